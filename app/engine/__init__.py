@@ -1,0 +1,1 @@
+"""Loaded checkpoints, batching, blending and exploration."""

@@ -1,0 +1,1 @@
+"""Data sets: the folder format, its reader, and fetchers of public data."""

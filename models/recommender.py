@@ -1,0 +1,237 @@
+"""THE interface: every recommender is `evidence → state`, then `state × item table → scores`.
+
+A recommender never sees ids. Items are rows of an item table, users are rows of states; who owns which row is the
+caller's business. That makes batching, caching, new items, hot swap and search the same code for all recommenders.
+
+Shapes: B users in a batch, L interactions of a user (padded), N items, A user attribute columns, F item feature
+columns, S numbers of a state.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from models.datasets.schema import Schema
+
+if TYPE_CHECKING:
+    from models.datasets.dataset import Dataset
+    from models.training.validation import Validation
+
+Columns = dict[str, Tensor]
+"""Named columns of an item table; the first axis of each is the item."""
+
+Role = Literal["content", "collaborative", "adaptive", "transfer"]
+ROLES: tuple[Role, ...] = ("content", "collaborative", "adaptive", "transfer")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of each user of a batch: attributes and interactions, oldest first, in any domain of the table."""
+
+    items: Tensor
+    """(B, L) int64, rows of the item table; 0 where padded."""
+    values: Tensor
+    """(B, L) float32, ratings on the scale of the item's domain (for a click, the rating it stands for)."""
+    weights: Tensor
+    """(B, L) float32, 1 for an explicit rating, less for a click or a view, 0 exactly where padded."""
+    kinds: Tensor
+    """(B, L) int64, index into `Schema.kinds`."""
+    times: Tensor
+    """(B, L) float64, Unix seconds; NaN where unknown."""
+    attributes: Tensor
+    """(B, A) float32, encoded user attributes; zeros where unknown."""
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, L) bool, True where there is an interaction."""
+        return self.weights > 0
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return self.items.shape[0]
+
+    def to(self, device: torch.device | str) -> "Evidence":
+        """The same on another device."""
+        return Evidence(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+    def rows(self, index: Tensor | slice) -> "Evidence":
+        """Some users of the batch."""
+        return Evidence(**{name: tensor[index] for name, tensor in vars(self).items()})
+
+    def emptied(self) -> "Evidence":
+        """The same users with their attributes and no interactions."""
+        return Evidence(
+            **{name: tensor[:, :0] for name, tensor in vars(self).items() if name != "attributes"},
+            attributes=self.attributes,
+        )
+
+
+@dataclass(frozen=True)
+class ItemContent:
+    """What is known of items without anyone having touched them."""
+
+    features: Tensor
+    """(n, F) float32, encoded item attributes."""
+    texts: list[str]
+    """Title and text attributes of each item, joined."""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def rows(self, index: Tensor) -> "ItemContent":
+        """Some of the items."""
+        return ItemContent(self.features[index], [self.texts[i] for i in index.tolist()])
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """The rows that a recommender scores against, for all domains of a checkpoint."""
+
+    columns: Columns
+    """What the recommender keeps of each item, (N, …) each."""
+    domain: Tensor
+    """(N,) int64, index into `Schema.domains`."""
+    trained: Tensor
+    """(N,) bool, whether the row was learnt from interactions; the others come from content."""
+
+    def __len__(self) -> int:
+        return self.domain.shape[0]
+
+    def __getitem__(self, column: str) -> Tensor:
+        return self.columns[column]
+
+    def to(self, device: torch.device | str) -> "ItemTable":
+        """The same on another device."""
+        moved = {name: column.to(device) for name, column in self.columns.items()}
+        return ItemTable(moved, self.domain.to(device), self.trained.to(device))
+
+    def with_rows(self, positions: Tensor, columns: Columns) -> "ItemTable":
+        """The same table with the rows at `positions` replaced by content rows."""
+        index = {name: column.index_copy(0, positions, columns[name]) for name, column in self.columns.items()}
+        return replace(self, columns=index, trained=self.trained.index_fill(0, positions, False))
+
+    def appended(self, columns: Columns, domain: int) -> "ItemTable":
+        """The table with rows for new items of one domain behind the others."""
+        n = len(next(iter(columns.values())))
+        grown = {name: torch.cat([column, columns[name].to(column)]) for name, column in self.columns.items()}
+        return ItemTable(
+            grown,
+            torch.cat([self.domain, self.domain.new_full((n,), domain)]),
+            torch.cat([self.trained, self.trained.new_zeros(n)]),
+        )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a recommender thinks of N items for each of B users."""
+
+    mean: Tensor
+    """(B, N)."""
+    std: Tensor | None = None
+    """(B, N) standard deviation of the *rating* that would be given, noise of the rating included; None where the
+    recommender has no notion of it."""
+    taste_std: Tensor | None = None
+    """(B, N) the part of `std` that more evidence would remove; what exploration works with."""
+    kind: Literal["rating", "preference"] = "rating"
+    """`rating`: on the domain's scale. `preference`: orders items, no scale."""
+
+
+Progress = Callable[[str, float, Mapping[str, float]], None]
+"""`progress(stage, share done, metrics)`, called now and then during a fit."""
+
+
+def no_progress(stage: str, done: float, metrics: Mapping[str, float]) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to fit, apart from the recommender's own configuration."""
+
+    seed: int = 0
+    device: torch.device | str = "cpu"
+    progress: Progress = no_progress
+    validation: "Validation | None" = None
+    """Tasks of users whose interactions are not in the data; what epochs are chosen on. None: run all epochs."""
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit has to say for itself; goes into the checkpoint's card."""
+
+    epochs: int = 0
+    """Epochs behind the weights that were kept."""
+    history: list[dict[str, float]] = field(default_factory=list)
+    """Metrics of each epoch."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fit gives: the learnt item rows (the weights stay in the module) and a report."""
+
+    table: ItemTable
+    report: FitReport
+
+
+class RecommenderConfig(BaseModel):
+    """Base of the recommenders' configurations: a misspelt setting is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Recommender(nn.Module, ABC):
+    """A trainable recommender. Built from its configuration and the schema of its data alone."""
+
+    name: ClassVar[str]
+    role: ClassVar[Role]
+    Config: ClassVar[type[RecommenderConfig]]
+    kind: ClassVar[Literal["rating", "preference"]] = "rating"
+
+    def __init__(self, config: Any, schema: Schema) -> None:
+        super().__init__()
+        self.config = config
+        self.schema = schema
+
+    @property
+    @abstractmethod
+    def state_size(self) -> int:
+        """S, the numbers of one user's state."""
+
+    @abstractmethod
+    def fit(self, data: "Dataset", options: FitOptions) -> Fitted:
+        """Learn weights and item rows from a data set. The only method that changes the module.
+
+        Every item of `data` gets a row: learnt where it has interactions, from `embed_items` where it has none.
+        """
+
+    @abstractmethod
+    def embed_items(self, content: ItemContent, domain: int) -> Columns:
+        """Rows for items that nobody has touched yet, from their content: n rows of every column."""
+
+    @abstractmethod
+    def adapt(self, evidence: Evidence, table: ItemTable, target: int) -> Tensor:
+        """States of users, (B, S), for answers in domain `target`, from what is known of them."""
+
+    @abstractmethod
+    def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
+        """Scores (B, N) of the items at `positions` (N,) (all rows where None), on the domain's scale, not clipped."""
+
+    def sample(
+        self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
+    ) -> Tensor:
+        """Draws (n, B, N) of what the user may think of the items, to explore with.
+
+        Drawn jointly where the recommender has a posterior; here: `mean + taste_std * noise`, each item by itself.
+        """
+        scores = self.score(states, table, positions)
+        spread = scores.taste_std if scores.taste_std is not None else scores.std
+        if spread is None:
+            return scores.mean.expand(n, *scores.mean.shape)
+        noise = torch.randn((n, *scores.mean.shape), generator=generator, device=generator.device)
+        return scores.mean + spread * noise.to(scores.mean)

@@ -1,0 +1,6 @@
+"""Name → recommender, one dict: what `warmstart train NAME` knows and what the laws run over."""
+
+from models.recommender import Recommender
+from models.recommenders.popularity import Popularity
+
+RECOMMENDERS: dict[str, type[Recommender]] = {recommender.name: recommender for recommender in (Popularity,)}

@@ -1,0 +1,1 @@
+"""Loops, episodes and losses that several recommenders share."""

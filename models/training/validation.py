@@ -1,0 +1,95 @@
+"""Few-shot validation: how well a recommender answers for users it has not met, on k of their interactions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.datasets.dataset import Dataset
+from models.recommender import Evidence, ItemTable, Recommender
+
+SUPPORT_SIZES = (0, 5, 20)
+QUERY_SIZE = 10
+
+
+@dataclass(frozen=True)
+class Task:
+    """Users with k support interactions each and what they rated besides."""
+
+    domain: int
+    support_size: int
+    support: Evidence
+    query_items: Tensor
+    """(B, Q) int64."""
+    query_values: Tensor
+    """(B, Q)."""
+    query_mask: Tensor
+    """(B, Q) bool."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Fixed tasks drawn from held-out users."""
+
+    tasks: list[Task]
+
+    @classmethod
+    def draw(cls, data: Dataset, users: Tensor, seed: int, sizes: tuple[int, ...] = SUPPORT_SIZES) -> "Validation":
+        """Tasks for the held-out `users` of `data`: a random query of up to ten ratings in one domain, k of the rest
+        as support. A user appears in every domain in which they have at least two ratings."""
+        generator = torch.Generator().manual_seed(seed)
+        seen = data.interactions
+        rated = (seen.kinds == 0) & (seen.weights > 0)
+        domain_of = data.items.domain[seen.items]
+        tasks = []
+        for domain in range(len(data.schema.domains)):
+            supports: list[Tensor] = []
+            queries: list[Tensor] = []
+            kept: list[int] = []
+            for user in users.tolist():
+                rows = torch.arange(int(data.offsets[user]), int(data.offsets[user + 1]))
+                rows = rows[rated[rows] & (domain_of[rows] == domain)]
+                if len(rows) < 2:
+                    continue
+                shuffled = rows[torch.randperm(len(rows), generator=generator)]
+                n_query = min(QUERY_SIZE, len(rows) // 2)
+                queries.append(shuffled[:n_query])
+                supports.append(shuffled[n_query:])
+                kept.append(user)
+            if not kept:
+                continue
+            attributes = data.user_attributes[torch.tensor(kept)]
+            query = data.evidence_of(queries, attributes)
+            for size in sizes:
+                support = data.evidence_of([rows[:size].sort().values for rows in supports], attributes)
+                tasks.append(Task(domain, size, support, query.items, query.values, query.mask))
+        return cls(tasks)
+
+    @torch.no_grad()
+    def measure(self, recommender: Recommender, table: ItemTable) -> dict[str, float]:
+        """`rmse` and `mae` over all tasks, and `rmse@k` for each support size; predictions clipped to the scale.
+
+        A recommender whose scores are preferences has no error in ratings: the dict is empty.
+        """
+        if recommender.kind != "rating":
+            return {}
+        low, high = recommender.schema.scales()
+        squared: dict[int, list[Tensor]] = {}
+        absolute: list[Tensor] = []
+        device = table.domain.device
+        for task in self.tasks:
+            for rows in torch.split(torch.arange(len(task.query_mask)), 256):
+                support = task.support.rows(rows).to(device)
+                states = recommender.adapt(support, table, task.domain)
+                mean = recommender.score(states, table).mean.cpu()
+                predicted = mean.gather(1, task.query_items[rows]).clamp(
+                    float(low[task.domain]), float(high[task.domain])
+                )
+                error = (predicted - task.query_values[rows])[task.query_mask[rows]]
+                squared.setdefault(task.support_size, []).append(error.square())
+                absolute.append(error.abs())
+        if not absolute:
+            return {}
+        by_size = {f"rmse@{size}": float(torch.cat(parts).mean().sqrt()) for size, parts in sorted(squared.items())}
+        everything = torch.cat([error for parts in squared.values() for error in parts])
+        return {"rmse": float(everything.mean().sqrt()), "mae": float(torch.cat(absolute).mean()), **by_size}
