@@ -1,0 +1,160 @@
+"""The blend: with what weights the parts of a domain are mixed, by how much is known of the user.
+
+Two schedules. `fixed_schedule` needs no data: content carries newcomers, the rest takes over as evidence comes in. A
+`Blend` is learnt on validation users (`models.evaluation.blend`) and lives in `blend.json` beside the checkpoints; it
+names the digests it was fitted on and says nothing about any other combination.
+
+Parts whose scores are preferences (no scale) are brought onto the rating scale by a monotone affine map first.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from models.recommender import Role, Scores
+
+FORMAT_VERSION = 1
+BUCKET_STARTS = (0, 1, 3, 5, 10, 20, 50)
+"""Evidence buckets: 0, 1-2, 3-4, 5-9, 10-19, 20-49, 50 and more interactions."""
+NON_CONTENT: tuple[Role, ...] = ("adaptive", "transfer", "collaborative")
+"""Who gets what content leaves, in the fixed schedule: the first of these that is there."""
+
+
+def fixed_schedule(roles: Sequence[Role], support_size: int) -> list[float]:
+    """Weights of the parts with these roles, summing to 1, after `support_size` interactions.
+
+    Content weighs 0.8 under 5 interactions, 0.5 from 5 to 19, 0.2 from 20 on; the rest goes to the adaptive part, else
+    transfer, else collaborative. Parts that share a role share its weight; the only role there is gets everything.
+
+    >>> fixed_schedule(["content", "collaborative", "adaptive"], 5)
+    [0.5, 0.0, 0.5]
+    >>> fixed_schedule(["collaborative"], 0)
+    [1.0]
+    """
+    if not roles:
+        return []
+    content = 0.8 if support_size < 5 else 0.5 if support_size < 20 else 0.2
+    other = next((role for role in NON_CONTENT if role in roles), None)
+    if other is None:
+        share: dict[Role, float] = {"content": 1.0}
+    elif "content" not in roles:
+        share = {other: 1.0}
+    else:
+        share = {"content": content, other: round(1 - content, 9)}
+    return [share.get(role, 0.0) / list(roles).count(role) for role in roles]
+
+
+class Calibration(BaseModel):
+    """rating = intercept + slope · score, for a part whose scores have no scale. Monotone: slope ≥ 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slope: float = Field(1.0, ge=0)
+    intercept: float = 0.0
+
+
+class BlendPart(BaseModel):
+    """One checkpoint of the mixture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    role: Role
+    digest: str
+    """The checkpoint's digest (sha256 of its digests.json)."""
+    recommender: str
+    calibration: Calibration | None = None
+    """Only for parts of kind `preference`."""
+
+
+class Bucket(BaseModel):
+    """Weights from `min_support` interactions on, up to the next bucket."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    min_support: int = Field(ge=0)
+    weights: list[float]
+    """One per part, none negative, summing to 1."""
+    std_scale: float = Field(1.0, gt=0)
+    """Factor on the mixed standard deviation that gives the mixture's own errors unit variance on validation."""
+
+
+class Blend(BaseModel):
+    """Learnt weights of one domain's parts per evidence bucket: what `blend.json` holds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = 1
+    domain: str
+    parts: list[BlendPart] = Field(min_length=1)
+    buckets: list[Bucket] = Field(min_length=1)
+    """Ascending by `min_support`, from 0."""
+
+    @model_validator(mode="after")
+    def _covers_every_support(self) -> Self:
+        starts = [bucket.min_support for bucket in self.buckets]
+        if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
+            raise ValueError("buckets must start at 0 and ascend")
+        for bucket in self.buckets:
+            if len(bucket.weights) != len(self.parts):
+                raise ValueError("a bucket needs one weight per part")
+            if any(not 0 <= weight <= 1 for weight in bucket.weights) or abs(sum(bucket.weights) - 1) > 1e-6:
+                raise ValueError("the weights of a bucket must be shares of 1")
+        return self
+
+    def applies_to(self, digests: Mapping[Role, str]) -> bool:
+        """Whether the blend was fitted on exactly these checkpoints in these roles."""
+        return {(part.role, part.digest) for part in self.parts} == set(digests.items())
+
+    def bucket(self, support_size: int) -> Bucket:
+        """The bucket that a user with `support_size` interactions falls into."""
+        return next(bucket for bucket in reversed(self.buckets) if bucket.min_support <= support_size)
+
+    def weights(self, support_size: int) -> list[float]:
+        """Weights of the parts, in their order, summing to 1."""
+        return self.bucket(support_size).weights
+
+    def std_scale(self, support_size: int) -> float:
+        """Factor on the standard deviation that `mix` gives."""
+        return self.bucket(support_size).std_scale
+
+    @classmethod
+    def load(cls, path: Path) -> "Blend":
+        """Read `blend.json`. Raises OSError, or pydantic.ValidationError where it is not a blend of this format."""
+        return cls.model_validate_json(path.read_bytes())
+
+    def save(self, path: Path) -> None:
+        """Write `blend.json`, all or nothing."""
+        aside = path.with_name(f".{path.name}.{os.getpid()}")
+        aside.write_text(self.model_dump_json(indent=2) + "\n")
+        os.replace(aside, path)
+
+
+def mix(scores: Sequence[Scores], weights: Tensor, calibrations: Sequence[Calibration | None] = ()) -> Scores:
+    """The mixture of the parts' scores, (B, N); `weights` is (B, P), one column per part, rows summing to 1.
+
+    Standard deviations are mixed linearly, which is exact when the parts err together (they see the same evidence, so
+    they nearly do) and never too small otherwise. A part without one does not count in them.
+    """
+    means = [part.mean for part in scores]
+    for p, calibration in enumerate(calibrations):
+        if calibration is not None:
+            means[p] = calibration.intercept + calibration.slope * means[p]
+    mean = sum((weights[:, p, None] * part for p, part in enumerate(means)), torch.zeros_like(means[0]))
+    return Scores(mean, _mixed([s.std for s in scores], weights), _mixed([s.taste_std for s in scores], weights))
+
+
+def _mixed(stds: Sequence[Tensor | None], weights: Tensor) -> Tensor | None:
+    """Weighted mean of the standard deviations that there are, (B, N); None where there are none."""
+    known = [(weights[:, p, None], std) for p, std in enumerate(stds) if std is not None]
+    if not known:
+        return None
+    total = torch.stack([weight for weight, _ in known]).sum(0)  # (B, 1)
+    equal = torch.full_like(total, 1 / len(known))
+    shares = [torch.where(total > 0, weight / total.clamp(min=1e-12), equal) for weight, _ in known]
+    return torch.stack([share * std for share, (_, std) in zip(shares, known, strict=True)]).sum(0)
