@@ -84,6 +84,10 @@ class ItemContent:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def to(self, device: torch.device | str) -> "ItemContent":
+        """The same on another device."""
+        return ItemContent(self.features.to(device), self.texts)
+
     def rows(self, index: Tensor) -> "ItemContent":
         """Some of the items."""
         return ItemContent(self.features[index], [self.texts[i] for i in index.tolist()])

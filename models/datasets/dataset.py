@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from models.datasets.schema import Attributes, Schema
+from models.datasets.schema import AttributeEncoder, Attributes, Schema
 from models.recommender import Evidence, ItemContent
 
 
@@ -48,6 +48,12 @@ class Interactions:
         order = by_time[torch.argsort(users[by_time], stable=True)]
         made = cls(users.long(), items.long(), values.float(), weights.float(), kinds.long(), times.double())
         return made.rows(order)
+
+
+def item_content(encoder: AttributeEncoder, titles: Sequence[str], rows: Sequence[Attributes]) -> ItemContent:
+    """Content of items from their titles and raw attributes, the same in training and in service."""
+    texts = [" ".join(part for part in pair if part) for pair in zip(titles, encoder.texts(rows), strict=True)]
+    return ItemContent(encoder.encode(rows), texts)
 
 
 @dataclass(frozen=True)
