@@ -1,0 +1,28 @@
+"""One entry a recommender: settings with which a fit of the laws' world takes a few seconds at most.
+
+A recommender that is registered without an entry fails a test.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How the laws treat one recommender."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    uses_attributes: bool = False
+    """Whether two people of whom only the attributes are known get different scores."""
+    learns_from_evidence: bool = True
+    """Whether interactions of a user change their scores."""
+    beats_popularity: bool = True
+    worlds: tuple[str, ...] = ("one", "two")
+    """`one`: a single domain. `two`: two domains with scales of their own."""
+    targets: tuple[int, ...] | None = None
+    """Domains that it answers for; all of the world's where None."""
+
+
+ENTRIES: dict[str, Entry] = {
+    "popularity": Entry(learns_from_evidence=False, beats_popularity=False),
+}
