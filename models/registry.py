@@ -1,6 +1,7 @@
 """Name → recommender, one dict: what `warmstart train NAME` knows and what the laws run over."""
 
 from models.recommender import Recommender
+from models.recommenders.bias import Bias
 from models.recommenders.popularity import Popularity
 
-RECOMMENDERS: dict[str, type[Recommender]] = {recommender.name: recommender for recommender in (Popularity,)}
+RECOMMENDERS: dict[str, type[Recommender]] = {recommender.name: recommender for recommender in (Popularity, Bias)}

@@ -28,3 +28,18 @@ def shrunken_item_biases(data: Dataset, means: Tensor, reg: float) -> Tensor:
     residual = seen.weights * (seen.values - means[data.items.domain[seen.items]])
     total = torch.zeros(data.n_items).index_add_(0, seen.items, residual)
     return total / (item_counts(data) + reg).clamp(min=1e-9)
+
+
+def ridge(x: Tensor, y: Tensor, weights: Tensor, reg: float) -> Tensor:
+    """Coefficients (F, T) of the weighted ridge regression of y (n, T) on x (n, F): every column of x is penalised.
+
+        argmin_B sum_n weights_n |y_n - x_n B|^2 + reg |B|^2
+
+    Solved in double precision: correlated columns, such as the genres of films, make the normal equations stiff.
+
+    >>> ridge(torch.ones(2, 1), torch.tensor([[1.0], [3.0]]), torch.ones(2), reg=2.0).tolist()
+    [[1.0]]
+    """
+    weighted = x.double() * weights.double()[:, None]
+    gram = weighted.T @ x.double() + reg * torch.eye(x.shape[1], dtype=torch.double, device=x.device)
+    return torch.cholesky_solve(weighted.T @ y.double(), torch.linalg.cholesky(gram)).to(y)

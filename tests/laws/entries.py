@@ -25,4 +25,5 @@ class Entry:
 
 ENTRIES: dict[str, Entry] = {
     "popularity": Entry(learns_from_evidence=False, beats_popularity=False),
+    "bias": Entry(),
 }

@@ -258,7 +258,7 @@ def _popularity_loss(case: Case, target: int) -> float:
 
 
 def _distance(case: Case, mean: Tensor, target: int) -> float:
-    """Ratings: RMSE to the true ones, over unseen items. Preferences: share of (liked, not liked) pairs out of order."""
+    """Ratings: RMSE to the true ones over unseen items. Preferences: share of (liked, other) pairs out of order."""
     world = case.world
     if case.kind.kind == "rating":
         unseen = world.unseen(target)

@@ -4,8 +4,8 @@
     r_ui = clip(round(middle_d + unit_d (x_ui + noise)))
 
 So attributes tell about tastes, content tells about items, and neither tells all. People rate what they like more often
-than what they do not. Rows of the domains are interleaved, scales differ, some times are unknown, some events are
-clicks and some items were never touched: whatever a recommender takes for granted about its data, this world has the opposite.
+than what they do not. Whatever a recommender may take for granted about its data, this world has the opposite: rows of
+the domains are interleaved, scales differ, some times are unknown, some events are clicks, some items are untouched.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from models.datasets.dataset import Dataset, Interactions, Items
+from models.datasets.dataset import Dataset, Interactions, Items, item_content
 from models.datasets.schema import AttributeEncoder, Attributes, Domain, Kind, Schema
 from models.recommender import Evidence, ItemContent
 
@@ -132,11 +132,11 @@ def make_world(n_domains: int, seed: int = 0) -> World:
     truth = ((low + high) / 2 + unit * like).clamp(low, high)
 
     interactions = _interactions(like[:, :N_ITEMS], truth[:, :N_ITEMS], domain[:N_ITEMS], schema, generator)
-    encoder = schema.item_attributes
-    content = ItemContent(encoder.encode(item_rows), encoder.texts(item_rows))
+    titles = [f"Item {i}" for i in range(n_items)]
+    content = item_content(schema.item_attributes, titles, item_rows)
     items = Items(
         ids=[f"item{i}" for i in range(N_ITEMS)],
-        titles=[f"Item {i}" for i in range(N_ITEMS)],
+        titles=titles[:N_ITEMS],
         domain=domain[:N_ITEMS],
         attributes=item_rows[:N_ITEMS],
         content=content.rows(torch.arange(N_ITEMS)),
