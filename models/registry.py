@@ -1,7 +1,11 @@
 """Name → recommender, one dict: what `warmstart train NAME` knows and what the laws run over."""
 
 from models.recommender import Recommender
+from models.recommenders.bayes import Bayes
 from models.recommenders.bias import Bias
+from models.recommenders.mf import Mf
 from models.recommenders.popularity import Popularity
 
-RECOMMENDERS: dict[str, type[Recommender]] = {recommender.name: recommender for recommender in (Popularity, Bias)}
+RECOMMENDERS: dict[str, type[Recommender]] = {
+    recommender.name: recommender for recommender in (Popularity, Bias, Bayes, Mf)
+}

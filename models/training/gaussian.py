@@ -1,0 +1,121 @@
+"""Gaussian algebra that factor models share: packed symmetric matrices, posteriors, regression with learnt priors.
+
+Symmetric (P, P) matrices travel packed, as the P (P + 1) / 2 entries of their lower triangle: half the memory, and an
+inner product of two of them is one dot product, so that a whole catalogue's variances are one matrix product.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+INTERCEPT_VARIANCE = 100.0
+"""Prior variance of a regression's intercept: all but flat."""
+_FLOOR = 1e-8
+
+
+def packed_size(size: int) -> int:
+    """Entries of the lower triangle of a (size, size) matrix.
+
+    >>> packed_size(3)
+    6
+    """
+    return size * (size + 1) // 2
+
+
+def pack(matrices: Tensor) -> Tensor:
+    """Lower triangles (…, P (P + 1) / 2) of matrices (…, P, P), row by row."""
+    rows, columns = torch.tril_indices(matrices.shape[-1], matrices.shape[-1], device=matrices.device)
+    return matrices[..., rows, columns]
+
+
+def unpack_lower(packed: Tensor, size: int) -> Tensor:
+    """Lower triangular matrices (…, size, size) from their packed triangles."""
+    rows, columns = torch.tril_indices(size, size, device=packed.device)
+    matrices = packed.new_zeros(*packed.shape[:-1], size, size)
+    matrices[..., rows, columns] = packed
+    return matrices
+
+
+def unpack(packed: Tensor, size: int) -> Tensor:
+    """Symmetric matrices (…, size, size) from their packed triangles."""
+    lower = unpack_lower(packed, size)
+    return lower + lower.tril(-1).mT
+
+
+def pack_outer(vectors: Tensor) -> Tensor:
+    """Packed x x' (…, P (P + 1) / 2) of vectors x (…, P)."""
+    rows, columns = torch.tril_indices(vectors.shape[-1], vectors.shape[-1], device=vectors.device)
+    return vectors[..., rows] * vectors[..., columns]
+
+
+def pack_dual(matrices: Tensor) -> Tensor:
+    """Packed triangles with what lies off the diagonal doubled: `pack_dual(A) · pack(B)` is tr(A B)."""
+    return pack(2 * matrices - torch.diag_embed(torch.diagonal(matrices, dim1=-2, dim2=-1)))
+
+
+def posterior(precision: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (…, P) and R (…, P, P), lower triangular, with covariance R' R, of a Gaussian in information form.
+
+    `precision` (…, P, P) is the inverse covariance and `shift` (…, P) is precision times mean.
+    """
+    factor = torch.linalg.cholesky(precision)
+    eye = torch.eye(precision.shape[-1], dtype=precision.dtype, device=precision.device)
+    root = torch.linalg.solve_triangular(factor, eye.expand_as(factor), upper=False)  # R = L^-1
+    mean = (root.mT @ (root @ shift[..., None])).squeeze(-1)
+    return mean, root
+
+
+class FieldRegression:
+    """Bayesian regression of vectors on features, each field of features with a prior variance of its own.
+
+        y_i = W' [1, f_i] + e_i,    e_i ~ N(0, Λ),    W_j ~ N(0, τ_g(j) Λ)
+
+    The rows of W have a matrix normal prior, so one factorisation serves all outputs. τ_g, learnt by EM, says how much
+    field g (the directors, the genres, …) tells: a field that tells nothing is shrunken away. The y_i are themselves
+    posteriors N(m_i, S_i). MacKay, "Bayesian interpolation" (Neural Computation 1992).
+    """
+
+    def __init__(self, n_outputs: int, widths: Sequence[int], use_features: bool = True) -> None:
+        """`widths`: columns of each field of features, in order."""
+        self.use_features = use_features
+        self.field = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor([*widths], dtype=torch.long))
+        self.variance = torch.full((len(widths),), 0.1, dtype=torch.float64)
+        """τ (G,), in units of Λ."""
+        n_columns = 1 + (len(self.field) if use_features else 0)
+        self.weights = torch.zeros(n_columns, n_outputs, dtype=torch.float64)
+        """Posterior mean of W (1 + F, Q)."""
+        self.covariance = torch.zeros(n_columns, n_columns, dtype=torch.float64)
+        """Covariance of W's columns, in units of Λ."""
+        self.noise = torch.eye(n_outputs, dtype=torch.float64)
+        """Λ (Q, Q)."""
+
+    def design(self, features: Tensor) -> Tensor:
+        """[1, f] (n, 1 + F), or the intercept alone."""
+        return with_intercept(features if self.use_features else features[:, :0]).double()
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Prior means (n, Q)."""
+        return self.design(features) @ self.weights
+
+    def update(self, features: Tensor, means: Tensor, covariance_sum: Tensor) -> None:
+        """One step of EM on outputs with posterior means (n, Q) and covariances that sum to `covariance_sum` (Q, Q)."""
+        design = self.design(features)
+        prior = torch.cat([design.new_tensor([INTERCEPT_VARIANCE]), self.variance[self.field]])[: design.shape[1]]
+        precision = design.T @ design + torch.diag(1 / prior)
+        self.covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
+        self.weights = self.covariance @ (design.T @ means)
+        residual = means - design @ self.weights
+        scatter = covariance_sum + residual.T @ residual + (self.weights.T / prior) @ self.weights
+        self.noise = scatter / max(len(means), 1) + _FLOOR * torch.eye(means.shape[1], dtype=torch.float64)
+        if self.use_features and len(self.variance):
+            whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(self.noise), self.weights.T, upper=False)
+            energy = whitened.square().mean(0) + torch.diagonal(self.covariance)  # (1 + F,)
+            count = torch.bincount(self.field, minlength=len(self.variance))
+            total = torch.zeros_like(self.variance).index_add_(0, self.field, energy[1:])
+            self.variance = (total / count.clamp(min=1)).clamp(min=1e-6)
+
+
+def with_intercept(features: Tensor) -> Tensor:
+    """Features (n, F) with a column of ones before them."""
+    return torch.cat([features.new_ones(len(features), 1), features], dim=1)

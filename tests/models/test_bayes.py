@@ -1,0 +1,194 @@
+"""The Bayesian factor model: closed forms by hand, what uncertainty must do, and coverage where the truth is known."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.datasets.schema import Domain, Schema
+from models.recommender import Evidence, FitOptions, Fitted, ItemTable
+from models.recommenders.bayes import Bayes, BayesConfig
+from models.training.gaussian import FieldRegression, pack, pack_dual, pack_outer, posterior, unpack
+from tests.laws.world import World, make_world
+
+MEAN, LOADING = 3.0, 0.5
+
+
+def known_model(variance: float) -> tuple[Bayes, ItemTable]:
+    """One factor, no attributes; two items of noise 1, (b, v) = (.2, 1) and (-.1, -2), known up to `variance`."""
+    recommender = Bayes(BayesConfig(n_factors=1), Schema(domains=[Domain(name="movies")]))
+    recommender.domain_mean.fill_(MEAN)
+    recommender.loading.fill_(LOADING)
+    columns = {
+        "mean": torch.tensor([[0.2, 1.0], [-0.1, -2.0]]),
+        "covariance": pack(variance * torch.eye(2)).expand(2, -1).clone(),
+        "noise": torch.ones(2),
+    }
+    return recommender, ItemTable(columns, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool))
+
+
+def ratings(items: list[int], values: list[float], weights: list[float] | None = None) -> Evidence:
+    """Evidence of one user without attributes."""
+    shape = (1, len(items))
+    return Evidence(
+        items=torch.tensor(items).long().reshape(shape),
+        values=torch.tensor(values).reshape(shape),
+        weights=torch.tensor(weights or [1.0] * len(items)).reshape(shape),
+        kinds=torch.zeros(shape, dtype=torch.long),
+        times=torch.zeros(shape, dtype=torch.float64),
+        attributes=torch.zeros(1, 0),
+    )
+
+
+def scores(variance: float, evidence: Evidence) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, std, taste std, (2,) each."""
+    recommender, table = known_model(variance)
+    answer = recommender.score(recommender.adapt(evidence, table, 0), table)
+    assert answer.std is not None
+    assert answer.taste_std is not None
+    return answer.mean[0], answer.std[0], answer.taste_std[0]
+
+
+def test_a_stranger_has_the_prior():
+    """mean_d + b_i; the variance is |(c, v)|², plus 1 for the noise."""
+    mean, std, taste = scores(0.0, ratings([], []))
+    torch.testing.assert_close(mean, torch.tensor([3.2, 2.9]))
+    torch.testing.assert_close(taste.square(), torch.tensor([1.25, 4.25]))
+    torch.testing.assert_close(std.square(), taste.square() + 1)
+
+
+def test_one_rating_moves_a_user_by_the_closed_form():
+    """w = phi (r - mean) / (1 + |phi|²) with phi = (.5, 1) and a residual of 1.8: (.4, .8)."""
+    mean, _, taste = scores(0.0, ratings([0], [5.0]))
+    torch.testing.assert_close(mean, torch.tensor([3.2 + 0.5 * 0.4 + 0.8, 2.9 + 0.5 * 0.4 - 2 * 0.8]))
+    # C = I - phi phi' / 2.25; phi' C phi = 1.25 - 1.25² / 2.25 for the item itself
+    torch.testing.assert_close(taste[0].square(), torch.tensor(1.25 - 1.25**2 / 2.25))
+
+
+def test_doubt_about_an_item_is_noise_of_its_rating():
+    """With S = x I a first rating's noise is 1 + x (1 + E w²) = 1 + 2 x, in adaptation and in prediction."""
+    x = 0.3
+    mean, std, taste = scores(x, ratings([0], [5.0]))
+    gain = 1.8 / (1 + 2 * x + 1.25)
+    torch.testing.assert_close(mean[0], torch.tensor(3.2 + 1.25 * gain))
+    variance = torch.eye(2) - torch.tensor([[0.25, 0.5], [0.5, 1.0]]) / (1 + 2 * x + 1.25)
+    phi = torch.tensor([0.5, 1.0])
+    expected = phi @ variance @ phi + x * (1 + variance[1, 1] + gain**2)
+    torch.testing.assert_close(taste[0].square(), expected)
+    torch.testing.assert_close(std[0].square(), expected + 1)
+
+
+def test_two_halves_of_a_rating_are_a_rating():
+    """Weights divide the noise, where the item is known."""
+    once = scores(0.0, ratings([0], [5.0]))
+    halves = scores(0.0, ratings([0, 0], [5.0, 5.0], [0.5, 0.5]))
+    for one, two in zip(once, halves, strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_draws_have_the_posterior_s_moments_jointly():
+    """Means, variances and the correlation between items of 20,000 draws are those of w, items known exactly."""
+    recommender, table = known_model(1e-12)
+    states = recommender.adapt(ratings([0], [5.0]), table, 0)
+    draws = recommender.sample(states, table, 20_000, torch.Generator().manual_seed(0))[:, 0]  # (n, 2)
+    phi = torch.tensor([[0.5, 1.0], [0.5, -2.0]])
+    covariance = phi @ (torch.eye(2) - torch.outer(phi[0], phi[0]) / 2.25) @ phi.T
+    torch.testing.assert_close(draws.T.cov(), covariance, atol=0.1, rtol=0.03)
+    torch.testing.assert_close(draws.mean(0), recommender.score(states, table).mean[0], atol=0.05, rtol=0)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> tuple[World, Bayes, Fitted]:
+    world = make_world(2)
+    recommender = Bayes(BayesConfig(n_factors=3, iterations=20), world.data.schema)
+    return world, recommender, recommender.fit(world.training, FitOptions())
+
+
+def test_evidence_removes_uncertainty(fitted: tuple[World, Bayes, Fitted]):
+    """For every item, the more is known of a user the smaller the share of doubt that is theirs, in the mean."""
+    world, recommender, table = fitted[0], fitted[1], fitted[2].table
+    doubts = []
+    for size in (0, 3, 12):
+        states = recommender.adapt(world.evidence(world.held, size), table, 0)
+        taste = recommender.score(states, table).taste_std
+        assert taste is not None
+        doubts.append(taste.mean())
+    assert doubts[0] > doubts[1] > doubts[2]
+
+
+def test_one_domain_tells_of_the_other(fitted: tuple[World, Bayes, Fitted]):
+    """Ratings of films alone bring the answers for books nearer to the truth: both share one taste."""
+    world, recommender, table = fitted[0], fitted[1], fitted[2].table
+    evidence = world.evidence(world.held, 12)
+    films_only = Evidence(
+        **{**vars(evidence), "weights": evidence.weights * (table.domain[evidence.items] == 0)},
+    )
+    unseen = world.unseen(1)
+    loss = [
+        (recommender.score(recommender.adapt(e, table, 1), table).mean - world.truth[world.held])[unseen]
+        .square()
+        .mean()
+        for e in (evidence.emptied(), films_only)
+    ]
+    assert loss[1] < 0.9 * loss[0]
+
+
+def test_intervals_cover_what_they_promise(fitted: tuple[World, Bayes, Fitted]):
+    """About 90 % of held-out people's ratings lie within 1.645 std of the mean, with and without evidence."""
+    world, recommender, table = fitted[0], fitted[1], fitted[2].table
+    seen = world.data.interactions
+    rows = torch.isin(seen.users, world.held) & (seen.kinds == 0)
+    user, item, value = torch.searchsorted(world.held, seen.users[rows]), seen.items[rows], seen.values[rows]
+    later = world.unseen(0)[user, item]
+    for size in (0, 12):
+        answer = recommender.score(recommender.adapt(world.evidence(world.held, size), table, 0), table)
+        assert answer.std is not None
+        inside = (answer.mean[user, item] - value).abs() <= 1.645 * answer.std[user, item]
+        assert 0.86 <= float(inside[later].float().mean()) <= 0.97
+
+
+def test_a_misspelt_setting_is_refused():
+    with pytest.raises(ValueError, match="n_factor"):
+        BayesConfig.model_validate({"n_factor": 3})
+    with pytest.raises(ValueError, match="n_factors"):
+        BayesConfig(n_factors=0)
+
+
+def symmetric(size: int) -> Tensor:
+    root = torch.randn(4, size, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return root @ root.mT + torch.eye(size)
+
+
+def test_packing_loses_nothing():
+    matrices = symmetric(5)
+    torch.testing.assert_close(unpack(pack(matrices), 5), matrices)
+    vectors = matrices[:, 0]
+    torch.testing.assert_close(pack_outer(vectors), pack(vectors[:, :, None] * vectors[:, None, :]))
+
+
+def test_an_inner_product_of_packed_matrices_is_a_trace():
+    one, other = symmetric(4), symmetric(4).flip(0)
+    trace = torch.diagonal(one @ other, dim1=1, dim2=2).sum(1)
+    torch.testing.assert_close((pack_dual(one) * pack(other)).sum(1), trace)
+
+
+def test_posterior_inverts_the_precision():
+    precision = symmetric(3)
+    shift = torch.ones(4, 3, dtype=torch.float64)
+    mean, root = posterior(precision, shift)
+    torch.testing.assert_close(precision @ (root.mT @ root), torch.eye(3).double().expand(4, 3, 3))
+    torch.testing.assert_close((precision @ mean[..., None])[..., 0], shift)
+
+
+def test_regression_keeps_the_field_that_tells_and_shrinks_the_one_that_does_not():
+    """Weights of the telling field come back; the other field's prior variance falls far below."""
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2000, 20, generator=generator, dtype=torch.float64)
+    truth = torch.randn(10, 2, generator=generator, dtype=torch.float64)
+    noise = 0.5 * torch.randn(2000, 2, generator=generator, dtype=torch.float64)
+    regression = FieldRegression(2, [10, 10])
+    for _ in range(30):
+        regression.update(features, 1.0 + features[:, :10] @ truth + noise, torch.zeros(2, 2, dtype=torch.float64))
+    torch.testing.assert_close(regression.weights[1:11], truth, atol=0.06, rtol=0)
+    torch.testing.assert_close(regression.weights[0], torch.ones(2).double(), atol=0.06, rtol=0)
+    assert regression.variance[1] < 0.01 * regression.variance[0]
+    torch.testing.assert_close(regression.noise, 0.25 * torch.eye(2).double(), atol=0.03, rtol=0)
