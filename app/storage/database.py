@@ -1,0 +1,187 @@
+"""The database: SQLite in a file or Postgres, behind one small interface.
+
+    async with database.read() as connection: ...       # each statement sees what is committed then
+    async with database.write() as connection: ...      # one transaction; committed when the block ends
+
+SQLite has one connection that writes, behind a lock, and several that read (a read transaction that turns into a write
+one ignores `busy_timeout`, so writing ones begin IMMEDIATE). Postgres has one pool. A commit, once begun, is waited for
+even where the caller is cancelled.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.storage import engines, migrate
+from app.storage.errors import StorageUnavailable, UnsafeDatabase
+from app.storage.failures import translated
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+MIGRATION_WAIT_SECONDS = 300.0
+"""How long a worker waits for another one that is migrating."""
+
+
+class Database:
+    """An open database. Made by `Database.open`, to be closed with `close`."""
+
+    def __init__(self, reader: AsyncEngine, writer: AsyncEngine, lock_timeout: float) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._lock_timeout = lock_timeout
+        self._turns = asyncio.Lock() if self.is_sqlite else None
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        pool_size: int = 10,
+        statement_timeout: float = 5.0,
+        lock_timeout: float = 3.0,
+        require_durability: bool = True,
+    ) -> "Database":
+        """Connect to `sqlite:///path` or `postgresql://user:password@host/name`; times are in seconds.
+
+        Raises ValueError for another kind of URL, StorageUnavailable where nothing answers, and UnsafeDatabase where
+        commits would not survive a crash (with `require_durability=False` that is only logged).
+        """
+        parsed = engines.database_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            reader = engines.sqlite_reader(parsed, pool_size, lock_timeout)
+            database = cls(reader, engines.sqlite_writer(parsed, lock_timeout), lock_timeout)
+        else:
+            engine = engines.postgres(parsed, pool_size, statement_timeout, lock_timeout)
+            # READ COMMITTED shows each statement what is committed then, with a transaction around it or without.
+            database = cls(engine.execution_options(isolation_level="AUTOCOMMIT"), engine, lock_timeout)
+        try:
+            await database._prepare(require_durability)
+        except BaseException:
+            await database.close()
+            raise
+        return database
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a SQLite file; Postgres otherwise."""
+        return self._writer.dialect.name == "sqlite"
+
+    @asynccontextmanager
+    async def read(self, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
+        """A connection to read with. With `snapshot` all statements see one and the same state of the database."""
+        async with translated(), self._reader.connect() as connection:
+            if snapshot:
+                await self._begin_snapshot(connection)
+            yield connection
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[AsyncConnection]:
+        """A transaction: committed when the block ends, rolled back when it raises.
+
+        Raises StorageUnavailable. Where that happens in the commit itself, nobody can know whether it was done.
+        """
+        async with self._turn(), translated():
+            connection = await self._writer.connect()
+            try:
+                await connection.begin()
+                yield connection
+                async with translated(committing=True):
+                    await _to_its_end(connection.commit())
+            finally:
+                await _to_its_end(connection.close())
+
+    async def transact(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+        """Run `work` in a transaction; once more where the database asks for that and nothing was stored.
+
+        `work` may thus run twice and must have no effect outside of the database.
+        """
+        try:
+            async with self.write() as connection:
+                return await work(connection)
+        except StorageUnavailable as failure:
+            if not failure.repeatable:
+                raise
+            log.info("transaction_repeated", reason=failure.reason)
+        async with self.write() as connection:
+            return await work(connection)
+
+    async def upgrade(self) -> None:
+        """Bring the tables up to date. Safe when several workers start together: one migrates, the others wait."""
+        async with self._turn(MIGRATION_WAIT_SECONDS), translated(), self._writer.connect() as connection:
+            if self.is_sqlite:
+                await engines.set_busy_timeout(connection, MIGRATION_WAIT_SECONDS)
+            else:
+                await engines.take_migration_lock(connection)
+            await connection.run_sync(migrate.upgrade)
+            await connection.commit()
+            if self.is_sqlite:
+                await engines.set_busy_timeout(connection, self._lock_timeout)
+
+    async def differences(self) -> list[str]:
+        """What sets the database apart from the tables that this version works with; empty when it is up to date."""
+        async with self.read() as connection:
+            return await connection.run_sync(migrate.differences)
+
+    async def close(self) -> None:
+        """Close all connections, the writing one last: it is the one that checkpoints SQLite's log."""
+        await self._reader.dispose()
+        await self._writer.dispose()
+
+    async def _prepare(self, require_durability: bool) -> None:
+        async with translated():
+            if self.is_sqlite:
+                await engines.enter_wal_mode(self._writer.url, self._lock_timeout)
+                return
+            async with self._reader.connect() as connection:
+                settings = await connection.execute(
+                    text("SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'fsync')")
+                )
+                unsafe = [name for name, setting in settings if setting == "off"]
+        if unsafe and require_durability:
+            raise UnsafeDatabase(f"{' and '.join(unsafe)} off: a crash would lose acknowledged writes")
+        if unsafe:
+            log.warning("database_loses_acknowledged_writes_in_a_crash", off=unsafe)
+
+    async def _begin_snapshot(self, connection: AsyncConnection) -> None:
+        if self.is_sqlite:
+            await connection.exec_driver_sql("BEGIN")
+        else:
+            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    @asynccontextmanager
+    async def _turn(self, wait: float | None = None) -> AsyncIterator[None]:
+        """On SQLite, the one place from which this process writes."""
+        if self._turns is None:
+            yield
+            return
+        try:
+            await asyncio.wait_for(self._turns.acquire(), wait or self._lock_timeout)
+        except TimeoutError as failure:
+            raise StorageUnavailable("other writes took too long") from failure
+        try:
+            yield
+        finally:
+            self._turns.release()
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Wait for `work` even where the waiting task is cancelled; the cancellation takes effect when it is done."""
+    task = asyncio.create_task(work)
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("database_failed_for_a_cancelled_request", exc_info=task.exception())
+        raise asyncio.CancelledError
+    task.result()

@@ -1,0 +1,30 @@
+"""What storage has to say when it cannot do as asked."""
+
+from collections.abc import Sequence
+
+
+class StorageUnavailable(Exception):
+    """The database did not answer, or could not: unreachable, locked, out of space, out of time.
+
+    The message names the reason and nothing of the statement; the driver's error is the `__cause__`.
+    """
+
+    def __init__(self, reason: str, *, repeatable: bool = False) -> None:
+        super().__init__(f"storage unavailable: {reason}")
+        self.reason = reason
+        """In two or three words."""
+        self.repeatable = repeatable
+        """Certain that nothing was stored, and likely that the same transaction, run again at once, succeeds."""
+
+
+class UnsafeDatabase(Exception):
+    """The database is set to acknowledge commits that a crash would lose."""
+
+
+class EventConflict(Exception):
+    """An event id came again with other content."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        super().__init__(f"{len(rows)} event ids are already taken by other content")
+        self.rows = list(rows)
+        """Indices, in the batch that was refused, of the events whose ids are taken; ascending."""

@@ -1,0 +1,190 @@
+"""Interactions: a batch is stored whole or not at all, and sending an event again is harmless."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import orjson
+from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage import catalogue, tables, users
+from app.storage.batches import BulkInsert, among
+from app.storage.errors import EventConflict
+from app.storage.records import Added, ExportedInteraction, NewInteraction, microseconds, seconds
+
+_INTERACTIONS = tables.interactions
+_COLUMNS = (
+    "event_id",
+    "content_digest",
+    "user_key",
+    "item_key",
+    "kind",
+    "value",
+    "occurred_at",
+    "received_at",
+    "slate_id",
+    "context",
+)
+_ADD = BulkInsert(
+    _INTERACTIONS,
+    _COLUMNS,
+    lambda insert: insert.on_conflict_do_nothing(index_elements=["event_id"]),
+    returning=["event_id"],
+)
+_DIGESTS = select(_INTERACTIONS.c.event_id, _INTERACTIONS.c.content_digest).where(
+    among(_INTERACTIONS.c.event_id, "event_ids")
+)
+_EXPORT = (
+    select(_INTERACTIONS, tables.users.c.user_id, tables.items.c.item_id, tables.domains.c.name.label("domain"))
+    .join(tables.users, tables.users.c.key == _INTERACTIONS.c.user_key)
+    .join(tables.items, tables.items.c.key == _INTERACTIONS.c.item_key)
+    .join(tables.domains, tables.domains.c.key == tables.items.c.domain_key)
+    .where(_INTERACTIONS.c.key > bindparam("after_key"))
+    .order_by(_INTERACTIONS.c.key)
+    .limit(bindparam("size"))
+)
+
+
+async def add(connection: AsyncConnection, interactions: Sequence[NewInteraction], now: float) -> Added:
+    """Store a batch. Users and items that nobody has met are created; users' revisions are raised once each.
+
+    An event whose id is stored already with the same content, or comes twice in the batch, is a duplicate and not
+    stored again. Raises EventConflict, with nothing stored once the transaction is rolled back, where an id is taken by
+    other content.
+    """
+    digests = [None if event.event_id is None else content_digest(event) for event in interactions]
+    taken = await _digests(connection, (event.event_id for event in interactions if event.event_id is not None))
+    fresh: list[int] = []
+    conflicts: list[int] = []
+    for i, event in enumerate(interactions):
+        if event.event_id is None:
+            fresh.append(i)
+        elif event.event_id not in taken:
+            taken[event.event_id] = digests[i]
+            fresh.append(i)
+        elif taken[event.event_id] != digests[i]:
+            conflicts.append(i)
+    if conflicts:
+        raise EventConflict(conflicts)
+    if not fresh:
+        return Added(0, len(interactions))
+    batch = [interactions[i] for i in fresh]
+    user_keys = await users.touch(connection, [event.user_id for event in batch])
+    item_keys = await _item_keys(connection, batch)
+    rows = [
+        {
+            "event_id": event.event_id,
+            "content_digest": digests[i],
+            "user_key": user_keys[event.user_id],
+            "item_key": item_keys[event.domain_key, event.item_id],
+            "kind": event.kind,
+            "value": event.value,
+            "occurred_at": microseconds(now if event.occurred_at is None else event.occurred_at),
+            "received_at": microseconds(now),
+            "slate_id": event.slate_id,
+            "context": event.context,
+        }
+        for i, event in zip(fresh, batch, strict=True)
+    ]
+    stored = await _ADD(connection, rows)
+    if len(stored) < len(rows):
+        await _check_lost_races(connection, interactions, digests, {row.event_id for row in stored})
+    return Added(accepted=len(stored), duplicates=len(interactions) - len(stored))
+
+
+async def remove(connection: AsyncConnection, event_id: str) -> bool:
+    """Take an event back; the user's revision is raised. Whether there was one."""
+    removed = delete(_INTERACTIONS).where(_INTERACTIONS.c.event_id == event_id).returning(_INTERACTIONS.c.user_key)
+    user_key = (await connection.execute(removed)).scalar()
+    if user_key is None:
+        return False
+    revision = tables.users.c.revision
+    await connection.execute(update(tables.users).where(tables.users.c.key == user_key).values(revision=revision + 1))
+    return True
+
+
+async def export_since(connection: AsyncConnection, after_key: int, limit: int) -> list[ExportedInteraction]:
+    """The next `limit` interactions behind a key, 0 for the first ones, in order of their keys.
+
+    For a whole export read all pages in one snapshot. Between snapshots an interaction with a smaller key than the last
+    one read may still be committed on Postgres.
+    """
+    rows = await connection.execute(_EXPORT, {"after_key": after_key, "size": limit})
+    return [
+        ExportedInteraction(
+            key=row.key,
+            user_id=row.user_id,
+            domain=row.domain,
+            item_id=row.item_id,
+            kind=row.kind,
+            value=row.value,
+            occurred_at=seconds(row.occurred_at),
+            received_at=seconds(row.received_at),
+            event_id=row.event_id,
+            slate_id=row.slate_id,
+            context=row.context,
+        )
+        for row in rows
+    ]
+
+
+def content_digest(event: NewInteraction) -> bytes:
+    """What tells whether two events under one id are the same; 4 and 4.0 are, and so are contexts in any order."""
+    occurred_at = None if event.occurred_at is None else microseconds(event.occurred_at)
+    value = None if event.value is None else float(event.value)
+    content = [
+        event.user_id,
+        event.domain_key,
+        event.item_id,
+        event.kind,
+        value,
+        occurred_at,
+        event.slate_id,
+        event.context or None,
+    ]
+    return hashlib.blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+
+
+async def _digests(connection: AsyncConnection, event_ids: Iterable[str]) -> dict[str, bytes | None]:
+    wanted = list(event_ids)
+    if not wanted:
+        return {}
+    rows = await connection.execute(_DIGESTS, {"event_ids": wanted})
+    return {row.event_id: row.content_digest for row in rows}
+
+
+async def _item_keys(connection: AsyncConnection, batch: Sequence[NewInteraction]) -> Mapping[tuple[int, str], int]:
+    wanted = sorted({(event.domain_key, event.item_id) for event in batch})
+    keys = await _known_items(connection, wanted)
+    missing = [identity for identity in wanted if identity not in keys]
+    if missing:
+        await catalogue.add_by_id(connection, missing)
+        keys |= await _known_items(connection, missing)
+    return keys
+
+
+async def _known_items(connection: AsyncConnection, wanted: Sequence[tuple[int, str]]) -> dict[tuple[int, str], int]:
+    keys: dict[tuple[int, str], int] = {}
+    for domain_key in dict.fromkeys(domain_key for domain_key, _ in wanted):
+        item_ids = [item_id for of, item_id in wanted if of == domain_key]
+        found = await catalogue.keys_of(connection, domain_key, item_ids)
+        keys |= {(domain_key, item_id): key for item_id, key in found.items()}
+    return keys
+
+
+async def _check_lost_races(
+    connection: AsyncConnection,
+    interactions: Sequence[NewInteraction],
+    digests: Sequence[bytes | None],
+    stored: set[str | None],
+) -> None:
+    """Somebody else stored some of the event ids since we looked: fine if they were the same events."""
+    lost = {event.event_id for event in interactions if event.event_id is not None} - stored
+    taken = await _digests(connection, (event_id for event_id in lost if event_id is not None))
+    conflicts = [
+        i
+        for i, event in enumerate(interactions)
+        if event.event_id in lost and taken.get(event.event_id or "") != digests[i]
+    ]
+    if conflicts:
+        raise EventConflict(conflicts)

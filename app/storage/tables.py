@@ -1,0 +1,129 @@
+"""The tables, for SQLite and Postgres alike. A change takes a migration; `warmstart db check` tells.
+
+Keys are 64-bit and never used twice, not even after a delete: caches and item tables are addressed by them. Times are
+Unix microseconds.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Key = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite counts up by itself only in a column declared INTEGER, which holds 64 bits there."""
+
+Object = JSON(none_as_null=True)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+"""One row a counter. Its row lock is held until commit, so revisions become visible in ascending order."""
+
+domains = Table(
+    "domains",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("name", String, nullable=False, unique=True),
+    Column("title", String),
+    Column("rating_min", Float(53), nullable=False),
+    Column("rating_max", Float(53), nullable=False),
+    Column("kinds", Object, nullable=False),
+    Column("attributes", Object, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+items = Table(
+    "items",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("domain_key", Key, ForeignKey("domains.key"), nullable=False),
+    Column("item_id", String, nullable=False),
+    Column("title", String),
+    Column("attributes", Object),
+    Column("available", Boolean, nullable=False),
+    Column("deleted", Boolean, nullable=False),
+    Column("revision", BigInteger, nullable=False, index=True),
+    UniqueConstraint("domain_key", "item_id"),
+    Index(None, "domain_key", "key"),
+    sqlite_autoincrement=True,
+)
+"""Title and attributes both NULL: nothing but the id is known."""
+
+users = Table(
+    "users",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("user_id", String, nullable=False, unique=True),
+    Column("attributes", Object, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+interactions = Table(
+    "interactions",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("event_id", String, unique=True),
+    Column("content_digest", LargeBinary),
+    Column("user_key", Key, ForeignKey("users.key", ondelete="CASCADE"), nullable=False),
+    Column("item_key", Key, ForeignKey("items.key"), nullable=False),
+    Column("kind", String, nullable=False),
+    Column("value", Float(53)),
+    Column("occurred_at", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Column("slate_id", String),
+    Column("context", Object),
+    Index(None, "user_key", "occurred_at", "key"),
+    sqlite_autoincrement=True,
+)
+"""`content_digest` tells an event sent again from another under the same id; it is there where an id is."""
+
+slates = Table(
+    "slates",
+    metadata,
+    Column("slate_id", String, primary_key=True),
+    Column("user_key", Key, ForeignKey("users.key", ondelete="CASCADE")),
+    Column("domain_key", Key, ForeignKey("domains.key"), nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+    Column("policy", Object, nullable=False),
+    Column("items", Object, nullable=False),
+    Column("parts", Object, nullable=False),
+    Index(None, "user_key", "created_at"),
+)
+
+deployments = Table(
+    "deployments",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("domain_key", Key, ForeignKey("domains.key"), nullable=False),
+    Column("role", String, nullable=False),
+    Column("checkpoint", String),
+    Column("digest", String),
+    Column("created_at", BigInteger, nullable=False),
+    Index(None, "domain_key", "role", "key"),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,1 @@
+"""The database's history: Alembic scripts, which `warmstart db upgrade` and every starting worker run."""
