@@ -10,7 +10,7 @@ import polars as pl
 from models.datasets.description import DatasetError
 
 ROW = "\x00row"
-"""Index of each row in the file; a name that no column of a readable file has."""
+"""Index of each row in the file, blank lines not counted; a name that no column of a readable file has."""
 EARLIEST, LATEST = -62_135_596_800.0, 253_402_300_799.0
 """Unix seconds of the years 1 and 9999; milliseconds of our time lie beyond."""
 RFC3339 = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$"
@@ -41,8 +41,9 @@ class Sheet:
             raise DatasetError(path.name, 1, f"unknown column {unknown[0]!r}; known are {', '.join(known)}")
         text = pl.selectors.string()
         frame = frame.with_columns(pl.when(text != "").then(text).name.keep())
-        filled = pl.any_horizontal(pl.all().is_not_null())
-        return cls(path, frame.with_row_index(ROW).filter(filled) if frame.width else frame.with_row_index(ROW))
+        if path.suffix == ".csv" and frame.width:
+            frame = frame.filter(pl.any_horizontal(pl.all().is_not_null()))
+        return cls(path, frame.with_row_index(ROW))
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -117,13 +118,18 @@ def _rfc3339(cells: pl.Series) -> pl.Series:
 
 
 def _line_of(path: Path, row: int) -> int:
-    """Where a record begins; quoted cells may span lines, so the file is read again up to there."""
+    """Where a row begins; quoted cells may span lines and lines may be blank, so the file is read again up to there."""
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         reader = csv.reader(file)
-        for at, _ in enumerate(reader, start=-1):  # the header is record -1
-            if at == row - 1:
-                return reader.line_num + 1
-    return row + 2
+        next(reader)
+        begins = reader.line_num + 1
+        for record in reader:
+            if any(record):
+                if row == 0:
+                    return begins
+                row -= 1
+            begins = reader.line_num + 1
+    raise IndexError(row)
 
 
 def _unreadable(path: Path, error: Exception) -> DatasetError:
