@@ -156,7 +156,8 @@ def soft_impute(problem: Problem, n_factors: int, reg: float, generator: torch.G
 
 def trace_norm(p: Tensor, q: Tensor) -> Tensor:
     """The sum of the singular values of P Q', from the K x K triangles of P and Q."""
-    return torch.linalg.svdvals(torch.linalg.qr(p).R @ torch.linalg.qr(q).R.T).sum()
+    singular: Tensor = torch.linalg.svdvals(torch.linalg.qr(p).R @ torch.linalg.qr(q).R.T)
+    return singular.sum()
 
 
 @dataclass(frozen=True)
@@ -202,6 +203,6 @@ def ktlf_descent(
             error = residual - (p[problem.users] * q[problem.items]).sum(dim=1)
             loss = (problem.weights * error.square()).sum() / total + penalty(p, q, start_trace, start_norm)
             optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
         yield Factors(problem.item_bias, q.detach().clone(), p.detach().clone())
