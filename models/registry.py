@@ -4,9 +4,10 @@ from models.recommender import Recommender
 from models.recommenders.bayes import Bayes
 from models.recommenders.bias import Bias
 from models.recommenders.content import Content
+from models.recommenders.maml import Maml
 from models.recommenders.mf import Mf
 from models.recommenders.popularity import Popularity
 
 RECOMMENDERS: dict[str, type[Recommender]] = {
-    recommender.name: recommender for recommender in (Popularity, Bias, Bayes, Mf, Content)
+    recommender.name: recommender for recommender in (Popularity, Bias, Bayes, Mf, Content, Maml)
 }

@@ -28,5 +28,6 @@ ENTRIES: dict[str, Entry] = {
     "bias": Entry(),
     "content": Entry(settings={"text_size": 4, "n_hashes": 256}, uses_attributes=True),
     "mf": Entry(settings={"n_factors": 3, "reg": 4.0}),
+    "maml": Entry(uses_attributes=True),
     "bayes": Entry(settings={"n_factors": 3, "iterations": 20}, uses_attributes=True),
 }
