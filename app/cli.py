@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.commands import checkpoints, datasets, train
+from app.commands import checkpoints, datasets, db, serve, train
 
 app = typer.Typer(
     name="warmstart",
@@ -16,6 +16,8 @@ app = typer.Typer(
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(train.app)
 app.add_typer(checkpoints.app, name="checkpoints")
+app.add_typer(serve.app)
+app.add_typer(db.commands, name="db")
 
 
 def _print_version(wanted: bool) -> None:

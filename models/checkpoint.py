@@ -172,6 +172,12 @@ def read_card(path: Path) -> tuple[Card, str]:
         raise CheckpointError("checkpoint-invalid", f"{path.name}: {error.strerror}") from error
 
 
+def read_items(path: Path) -> tuple[Card, list[CheckpointItem]]:
+    """(card, items) of a verified checkpoint, without rebuilding the recommender. Raises CheckpointError."""
+    contents, _ = _verified(path)
+    return _parse_card(contents["card.json"]), _parse_items(contents["items.parquet"])
+
+
 def verify(path: Path) -> str:
     """Check every file against digests.json; returns the checkpoint's digest. Raises CheckpointError."""
     return _verified(path)[1]

@@ -25,6 +25,9 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
+Connection = AsyncConnection
+"""What storage's functions take; the services pass it on without looking inside."""
+
 MIGRATION_WAIT_SECONDS = 300.0
 """How long a worker waits for another one that is migrating."""
 

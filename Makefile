@@ -1,0 +1,58 @@
+# Everything a developer does. `make help` lists it.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DATA ?= $(or $(WARMSTART_DATA_DIR),var)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help serve test test-fast check format bench evaluate results clean
+
+help: ## list what there is to do
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# torch first: a plain install may take a build with several gigabytes of CUDA libraries.
+.venv/.service: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet "torch>=2.13,<2.14"
+	$(BIN)/pip install --quiet --editable .
+	touch $@
+
+.venv/.developer: .venv/.service
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+serve: .venv/.service ## set up, train on MovieLens-100K if needed, serve on 127.0.0.1:8000
+	$(BIN)/warmstart demo
+
+test: .venv/.developer ## set up and run every test but the long ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-fast: .venv/.developer ## the tests that take seconds
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not e2e and not eval"
+
+check: .venv/.developer ## format, lint, types, import contracts, migrations, configuration files
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m tests.check_migrations
+	$(BIN)/yamllint --strict docker-compose.yml
+
+format: .venv/.developer ## put code into its form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/.developer ## speed of adaptation and of answers over HTTP, as ratios
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.adaptation
+	$(BIN)/python -m benchmarks.serving
+
+evaluate: .venv/.developer ## the short evaluation: every recommender on MovieLens-100K
+	$(BIN)/warmstart datasets fetch movielens-100k --out $(DATA)/datasets/movielens-100k
+	$(BIN)/warmstart evaluate --data $(DATA)/datasets/movielens-100k --protocol kshot --out $(DATA)/evaluation/short
+
+results: .venv/.developer ## make docs/RESULTS.md from the reports in docs/results
+	$(BIN)/warmstart results
+
+clean: ## remove what tools left behind; data and checkpoints stay
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,81 @@
+"""Field types of requests: what an id, a time and an attribute may be."""
+
+import math
+import unicodedata
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
+
+MAX_ID = 128
+EARLIEST = datetime(1970, 1, 1, tzinfo=UTC).timestamp()
+
+
+class Body(BaseModel):
+    """A request body: strict types, no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+def _clean_id(value: str) -> str:
+    if value.isascii():
+        if value.isprintable() and not value.isspace():
+            return value
+        raise ValueError("must not be blank and must not have control characters")
+    if not value.strip():
+        raise ValueError("must not be blank")
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Cn") or unicodedata.bidirectional(c) in _BIDI for c in value):
+        raise ValueError("must not have control characters")
+    if not unicodedata.is_normalized("NFC", value):
+        raise ValueError("must be in Unicode normalisation form NFC")
+    return value
+
+
+_BIDI = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
+"""Characters that turn the direction of the text around them; letters that run right to left are welcome."""
+
+Id = Annotated[str, Field(min_length=1, max_length=MAX_ID), AfterValidator(_clean_id)]
+"""An opaque id: 1 to 128 characters, NFC, no control characters; emoji and right-to-left letters are fine."""
+
+
+def _to_unix_seconds(value: Any) -> Any:
+    """Unix seconds from a number or an RFC 3339 time with an offset."""
+    if isinstance(value, str):
+        try:
+            parsed = datetime.fromisoformat(value)
+        except ValueError:
+            raise ValueError("must be Unix seconds or an RFC 3339 time") from None
+        if parsed.tzinfo is None:
+            raise ValueError("must say its offset from UTC, such as Z or +02:00")
+        try:
+            value = parsed.timestamp()
+        except (OverflowError, ValueError):
+            raise ValueError("must be a time since 1970") from None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value) or not EARLIEST <= value < 1e11:
+            raise ValueError("must be a time since 1970, in seconds")
+        return float(value)
+    raise ValueError("must be Unix seconds or an RFC 3339 time")
+
+
+Time = Annotated[
+    float,
+    BeforeValidator(_to_unix_seconds),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "exclusiveMaximum": 1e11},
+                {"type": "string", "format": "date-time"},
+            ]
+        }
+    ),
+]
+"""A moment: Unix seconds, or RFC 3339 with an offset."""
+
+Text = Annotated[str, Field(max_length=20_000)]
+AttributeName = Annotated[str, Field(min_length=1, max_length=64)]
+AttributeValue = (
+    FiniteFloat | Text | Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=200)] | None
+)
+Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=64)]
+"""What is known of a user or an item beside interactions: numbers, strings, lists of strings."""

@@ -1,0 +1,33 @@
+"""Is it alive, is it ready, what does it measure."""
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from app.api.depends import Here
+from app.api.parsing import json_response
+from app.api.problems import problems
+from app.errors import Problem
+
+router = APIRouter(tags=["health"])
+
+
+@router.get("/livez", responses={200: {"description": "The process answers."}})
+async def livez() -> Response:
+    """Whether the process answers at all; touches nothing else."""
+    return json_response({"status": "alive"})
+
+
+@router.get("/readyz", responses=problems(503))
+async def readyz(here: Here) -> Response:
+    """Whether requests will be answered: loaded, warmed up, database at hand."""
+    if not here.ready:
+        raise Problem("draining")
+    now = await here.fresh()
+    return json_response({"status": "ready", "domains": sorted(now.domains), "checkpoints": sorted(now.served)})
+
+
+@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
+async def metrics() -> Response:
+    """Prometheus metrics of this worker."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

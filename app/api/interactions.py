@@ -1,0 +1,69 @@
+"""Interactions: what users did."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body
+from starlette.responses import Response
+
+from app.api.depends import Here
+from app.api.fields import Id
+from app.api.parsing import StrictRoute, json_response
+from app.api.problems import problems
+from app.api.schemas import IngestResponse, InteractionsRequest
+from app.services.ingest import Posted, ingest, withdraw
+
+router = APIRouter(prefix="/v1", tags=["interactions"], route_class=StrictRoute)
+
+
+@router.post(
+    "/interactions",
+    status_code=201,
+    response_model=IngestResponse,
+    responses=problems(400, 409, 413, 415, 422, 503)
+    | {200: {"model": IngestResponse, "description": "All were stored before."}},
+)
+async def post_interactions(
+    here: Here,
+    body: Annotated[
+        InteractionsRequest,
+        Body(
+            openapi_examples={
+                "a rating and a click": {
+                    "value": {
+                        "interactions": [
+                            {"event_id": "e-1", "user_id": "ada", "domain": "movies", "item_id": "50", "value": 5},
+                            {"event_id": "e-2", "user_id": "ada", "domain": "movies", "item_id": "9", "kind": "click"},
+                        ]
+                    }
+                }
+            }
+        ),
+    ],
+) -> Response:
+    """Store events: the whole batch or nothing, committed before the answer. Unknown users and items are created."""
+    added = await ingest(
+        here,
+        [
+            Posted(
+                e.user_id,
+                e.domain,
+                e.item_id,
+                e.kind,
+                e.value,
+                e.event_id,
+                e.occurred_at,
+                e.slate_id,
+                e.context.model_dump(exclude_none=True) if e.context else None,
+            )
+            for e in body.interactions
+        ],
+    )
+    status = 201 if added.accepted else 200
+    return json_response({"accepted": added.accepted, "duplicates": added.duplicates}, status)
+
+
+@router.delete("/interactions/{event_id}", status_code=204, responses=problems(404, 422, 503))
+async def delete_interaction(here: Here, event_id: Id) -> Response:
+    """Take an event back: un-rate."""
+    await withdraw(here, event_id)
+    return Response(status_code=204)

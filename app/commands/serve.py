@@ -1,0 +1,94 @@
+"""`warmstart serve` and `warmstart demo`: the service, from what there is or from nothing."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.commands.terminal import fail, progress_bars
+from app.settings import Settings
+
+app = typer.Typer()
+
+DEMO_DATA = "movielens-100k"
+DEMO_RECOMMENDERS = ("content", "bayes", "maml")
+"""One for each role that a single domain has."""
+
+Host = Annotated[str | None, typer.Option(help="Address to listen on; WARMSTART_HOST otherwise.")]
+Port = Annotated[int | None, typer.Option(help="Port to listen on; WARMSTART_PORT otherwise.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that serve; WARMSTART_WORKERS otherwise.")]
+
+
+@app.command()
+def serve(
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Folder of checkpoints; WARMSTART_CHECKPOINT_DIR otherwise.")
+    ] = None,
+    host: Host = None,
+    port: Port = None,
+    workers: Workers = None,
+) -> None:
+    """Serve. Of each domain and role that nobody has decided about, the newest checkpoint is taken into service."""
+    given = {"CHECKPOINT_DIR": checkpoints, "HOST": host, "PORT": port, "WORKERS": workers}
+    # Workers are processes of their own: settings reach them through the environment.
+    os.environ.update({f"WARMSTART_{name}": str(value) for name, value in given.items() if value is not None})
+    settings = Settings()
+    if settings.host not in ("127.0.0.1", "::1", "localhost"):
+        typer.echo("Anybody who reaches this address can use the service: it asks for no keys yet.", err=True)
+    _run(settings)
+
+
+@app.command()
+def demo(host: Host = None, port: Port = None) -> None:
+    """Fetch MovieLens-100K, train what is missing, serve."""
+    settings = Settings()
+    try:
+        train_missing(settings)
+    except (OSError, RuntimeError) as error:
+        raise fail(str(error)) from error
+    serve(host=host, port=port)
+
+
+def train_missing(settings: Settings) -> list[Path]:
+    """Train the demo's recommenders that have no checkpoint yet; the folders of those that were trained."""
+    from app.commands.train import train_checkpoint
+    from app.services.deploy import list_checkpoints
+    from models.datasets.fetch import fetch
+    from models.datasets.folder import read
+
+    settings.checkpoints.mkdir(parents=True, exist_ok=True)
+    there = {entry.card.recommender for entry in list_checkpoints(settings.checkpoints) if entry.card}
+    missing = [name for name in DEMO_RECOMMENDERS if name not in there]
+    if not missing:
+        return []
+    folder = settings.data_dir / "datasets" / DEMO_DATA
+    with progress_bars() as progress:
+        fetch(DEMO_DATA, folder, progress)
+        data = read(folder, progress)
+        made = []
+        for name in missing:
+            kept = train_checkpoint(name, {}, data, settings.checkpoints, device=settings.device, progress=progress)
+            typer.echo(f"trained {name} in {kept.fit_seconds:.0f} s: RMSE {kept.metrics['rmse']:.3f}", err=True)
+            made.append(kept.path)
+    return made
+
+
+def _run(settings: Settings) -> None:
+    import uvicorn
+
+    cores = len(os.sched_getaffinity(0))
+    threads = settings.torch_threads or max(1, cores // settings.workers)
+    # Read by the tensor library when it is imported, which each worker does for itself.
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ["WARMSTART_TORCH_THREADS"] = str(threads)
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=10,
+    )

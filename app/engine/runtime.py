@@ -1,0 +1,138 @@
+"""What one worker has in service: a catalogue, loaded checkpoints, and for each domain the parts that answer.
+
+Everything that a request reads hangs from one reference, `Runtime.now`; taking a checkpoint into service or following
+the catalogue builds the next value aside and swaps that reference.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import structlog
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from app.engine import fallback
+from app.engine.answering import Known, Question, answer
+from app.engine.catalogue import Catalogue, CatalogueItem, Shelf
+from app.engine.serving import Part, Served, ServedDomain
+from models import checkpoint
+from models.blend import Blend
+from models.datasets.schema import Domain
+from models.recommender import ROLES, Role
+
+log = structlog.get_logger()
+
+Deployed = Mapping[tuple[str, Role], str]
+"""(domain, role) → name of the checkpoint that is wanted there."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One consistent view: a request takes it once and keeps it."""
+
+    catalogue: Catalogue = field(default_factory=Catalogue)
+    served: Mapping[str, Served] = field(default_factory=dict)
+    """Checkpoints in service by name."""
+    deployed: Deployed = field(default_factory=dict)
+    domains: Mapping[str, ServedDomain] = field(default_factory=dict)
+
+
+class Runtime:
+    """The engine's state in one process. Changed by one task at a time, read by any number."""
+
+    def __init__(self, checkpoint_dir: Path, device: torch.device) -> None:
+        self.checkpoint_dir = checkpoint_dir
+        self.device = device
+        self.now = Snapshot()
+        self._counts: dict[str, NDArray[np.float64]] = {}
+
+    def load(self, name: str) -> Served:
+        """Read and verify a checkpoint, give it rows for today's catalogue, and answer one question with it.
+
+        Raises checkpoint.CheckpointError. Takes time: call it in a thread.
+        """
+        loaded = checkpoint.load(self.checkpoint_dir / name, self.device)
+        return Served.of(name, loaded)
+
+    def follow(self, revision: int, domains: Sequence[Domain], changed: Sequence[CatalogueItem]) -> None:
+        """Take in what storage says of domains and items at `revision`."""
+        now = self.now
+        catalogue, positions = now.catalogue.followed(revision, domains, changed)
+        served = {name: one.following(catalogue, positions) for name, one in now.served.items()}
+        self._swap(catalogue, served, now.deployed)
+
+    def deploy(self, deployed: Deployed, loaded: Mapping[str, Served]) -> None:
+        """Put checkpoints into service: `deployed` says what is wanted, `loaded` has those not yet in service."""
+        now = self.now
+        every = range(len(now.catalogue.items))
+        fresh = {name: one.following(now.catalogue, every) for name, one in loaded.items()}
+        served = {name: fresh.get(name) or now.served[name] for name in deployed.values()}
+        self._swap(now.catalogue, served, deployed)
+
+    def count(self, domain: str, counts: NDArray[np.float64]) -> None:
+        """Renew the live counts of a domain without checkpoints: (n, 3) ratings, their sum, events by local index."""
+        self._counts[domain] = counts
+        now = self.now
+        if domain in now.domains and now.domains[domain].fallback:
+            renewed = self._domain(now.catalogue, now.served, now.deployed, now.catalogue.shelves[domain])
+            self.now = Snapshot(now.catalogue, now.served, now.deployed, {**now.domains, domain: renewed})
+
+    def warm_up(self) -> None:
+        """Answer a question about every domain once, with and without evidence, alone and in company."""
+        for domain in self.now.domains.values():
+            if domain.shelf.items:
+                for n in (1, 8):
+                    answer([_practice_question(domain, i) for i in range(n)])
+
+    def _swap(self, catalogue: Catalogue, served: Mapping[str, Served], deployed: Deployed) -> None:
+        domains = {name: self._domain(catalogue, served, deployed, shelf) for name, shelf in catalogue.shelves.items()}
+        self.now = Snapshot(catalogue, served, deployed, domains)
+
+    def _domain(
+        self, catalogue: Catalogue, served: Mapping[str, Served], deployed: Deployed, shelf: Shelf
+    ) -> ServedDomain:
+        name = shelf.domain.name
+        parts = tuple(Part.of(role, served[deployed[name, role]], shelf) for role in ROLES if (name, role) in deployed)
+        if parts:
+            return ServedDomain(shelf, catalogue, parts, self._blend(name, parts), None)
+        counts = self._counts.get(name, np.zeros((0, 3)))
+        padded = np.zeros((len(shelf.items), 3))
+        padded[: len(counts)] = counts[: len(padded)]
+        recommender, table = fallback.build(shelf, padded)
+        row_of = torch.full((len(catalogue.items),), -1, dtype=torch.long)
+        row_of[torch.from_numpy(shelf.positions)] = torch.arange(len(shelf.items))
+        built_in = Served("", "", recommender, table, row_of, {})
+        missing = "no checkpoint is deployed for this domain; the answer comes from content and live counts"
+        return ServedDomain(shelf, catalogue, (Part("content", built_in, 0, None),), None, missing)
+
+    def _blend(self, domain: str, parts: Sequence[Part]) -> Blend | None:
+        """The learnt blend beside the checkpoints that was fitted on exactly these parts, if there is one."""
+        digests = {part.role: part.served.digest for part in parts}
+        for path in sorted(self.checkpoint_dir.glob("blend*.json")):
+            try:
+                blend = Blend.load(path)
+            except (OSError, ValidationError) as error:
+                log.warning("blend_unreadable", file=path.name, reason=type(error).__name__)
+                continue
+            if blend.domain == domain and blend.applies_to(digests):
+                return blend
+        return None
+
+
+def _practice_question(domain: ServedDomain, seed: int) -> Question:
+    generator = np.random.default_rng(seed)
+    n = min(20, len(domain.shelf.items)) if seed % 2 else 0
+    chosen = generator.choice(len(domain.shelf.items), n, replace=False)
+    low, high = domain.shelf.domain.rating_min, domain.shelf.domain.rating_max
+    known = Known(
+        domain.shelf.positions[chosen],
+        generator.uniform(low, high, n).astype(np.float32),
+        np.ones(n, np.float32),
+        np.full(n, np.nan),
+        ["rating"] * n,
+        {},
+    )
+    return Question(domain, known, n, 10, chosen.astype(np.int64))

@@ -1,0 +1,136 @@
+"""Checkpoints in service: item tables that follow the catalogue, and the parts that answer for a domain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from app.engine.catalogue import Catalogue, Shelf
+from models.blend import Blend, fixed_schedule
+from models.checkpoint import Checkpoint
+from models.datasets.dataset import item_content
+from models.recommender import ItemTable, Recommender, Role
+
+
+@dataclass(frozen=True)
+class Served:
+    """A recommender with a row for every item of the catalogue that lies in one of its domains."""
+
+    name: str
+    """The checkpoint's name; empty for the built-in fallback."""
+    digest: str
+    recommender: Recommender
+    table: ItemTable
+    row_of: Tensor
+    """(N,) row of each catalogue position in the table; -1 where the item's domain is not the recommender's."""
+    known: dict[tuple[str, str], int]
+    """(domain, item id) → row, of the items that the checkpoint came with."""
+
+    @classmethod
+    def of(cls, name: str, checkpoint: Checkpoint) -> "Served":
+        """A checkpoint, before it follows a catalogue."""
+        known = {(item.domain, item.item_id): row for row, item in enumerate(checkpoint.items)}
+        empty = torch.empty(0, dtype=torch.long, device=checkpoint.table.domain.device)
+        return cls(name, checkpoint.digest, checkpoint.recommender, checkpoint.table, empty, known)
+
+    @cached_property
+    def domains(self) -> dict[str, int]:
+        """Domain name → its index in the recommender's schema."""
+        return {domain.name: i for i, domain in enumerate(self.recommender.schema.domains)}
+
+    def following(self, catalogue: Catalogue, changed: Sequence[int]) -> "Served":
+        """The same with rows for what is new in the catalogue, and fresh rows for untrained items that changed.
+
+        An item that the checkpoint was trained on keeps its learnt row whatever becomes of its attributes.
+        """
+        met = len(self.row_of)
+        rows = self.row_of.tolist() + [-1] * (len(catalogue.items) - met)
+        table = self.table
+        for name, target in self.domains.items():
+            fresh = []
+            for position in sorted({p for p in changed if p < met} | set(range(met, len(catalogue.items)))):
+                item = catalogue.items[position]
+                if item.domain != name:
+                    continue
+                if rows[position] < 0:
+                    rows[position] = self.known.get((name, item.item_id), -1)
+                    if rows[position] >= 0 and self.table.trained[rows[position]]:
+                        continue
+                elif table.trained[rows[position]]:
+                    continue
+                fresh.append(position)
+            if not fresh:
+                continue
+            columns = self._content_rows(catalogue, fresh, target)
+            old = torch.tensor([i for i, p in enumerate(fresh) if rows[p] >= 0], dtype=torch.long)
+            new = torch.tensor([i for i, p in enumerate(fresh) if rows[p] < 0], dtype=torch.long)
+            if len(old):
+                at = torch.tensor([rows[fresh[i]] for i in old.tolist()], device=table.domain.device)
+                table = table.with_rows(at, {key: column[old] for key, column in columns.items()})
+            if len(new):
+                for offset, i in enumerate(new.tolist()):
+                    rows[fresh[i]] = len(table) + offset
+                table = table.appended({key: column[new] for key, column in columns.items()}, target)
+        return replace(self, table=table, row_of=torch.tensor(rows, device=table.domain.device))
+
+    def _content_rows(self, catalogue: Catalogue, positions: Sequence[int], target: int) -> dict[str, Tensor]:
+        items = [catalogue.items[p] for p in positions]
+        content = item_content(
+            self.recommender.schema.item_attributes, [i.title for i in items], [i.attributes for i in items]
+        )
+        with torch.no_grad():
+            return self.recommender.embed_items(content.to(self.table.domain.device), target)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A recommender in its role for one domain."""
+
+    role: Role
+    served: Served
+    target: int
+    """Index of the domain in the recommender's schema."""
+    rows: Tensor | None
+    """(n,) table rows of the shelf's items in local order; None where that is every row in order."""
+
+    @classmethod
+    def of(cls, role: Role, served: Served, shelf: Shelf) -> "Part":
+        """The part that answers for the items of a shelf."""
+        rows = served.row_of[torch.as_tensor(shelf.positions, device=served.row_of.device)]
+        whole = len(rows) == len(served.table) and torch.equal(rows, torch.arange(len(rows), device=rows.device))
+        return cls(role, served, served.domains[shelf.domain.name], None if whole else rows)
+
+
+@dataclass(frozen=True)
+class ServedDomain:
+    """All that answers for one domain, at one moment. Immutable: a request keeps the one it began with."""
+
+    shelf: Shelf
+    catalogue: Catalogue
+    parts: tuple[Part, ...]
+    """In the order of the roles; where there is no checkpoint, the built-in fallback alone."""
+    blend: Blend | None
+    fallback: str | None
+    """What was missing, for the caller; None where a checkpoint answers."""
+
+    @property
+    def schedule(self) -> str:
+        """`learnt` or `fixed`."""
+        return "learnt" if self.blend else "fixed"
+
+    def weights(self, support_size: int) -> list[float]:
+        """Weights of the parts for a user with that many interactions, summing to 1."""
+        if self.blend is None:
+            return fixed_schedule([part.role for part in self.parts], support_size)
+        return _learnt_weights(self.blend, self.parts, support_size)
+
+    def std_scale(self, support_size: int) -> float:
+        """Factor on the mixed standard deviation."""
+        return self.blend.std_scale(support_size) if self.blend else 1.0
+
+
+def _learnt_weights(blend: Blend, parts: tuple[Part, ...], support_size: int) -> list[float]:
+    by_digest = {part.digest: weight for part, weight in zip(blend.parts, blend.weights(support_size), strict=True)}
+    return [by_digest[part.served.digest] for part in parts]

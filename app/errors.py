@@ -1,0 +1,138 @@
+"""Problem types: what went wrong, as RFC 9457 `application/problem+json`. One table; the input is never echoed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.storage.errors import StorageUnavailable
+
+log = structlog.get_logger()
+
+MAX_VALIDATION_ERRORS = 20
+
+
+@dataclass(frozen=True)
+class ProblemType:
+    """A row of the table."""
+
+    status: int
+    title: str
+
+
+PROBLEMS: dict[str, ProblemType] = {
+    "malformed-json": ProblemType(400, "The body is not the JSON this service reads."),
+    "bad-request": ProblemType(400, "The request cannot be understood."),
+    "not-found": ProblemType(404, "There is nothing here."),
+    "unknown-item": ProblemType(404, "An item that nobody has added."),
+    "method-not-allowed": ProblemType(405, "This address does not answer to that method."),
+    "request-timeout": ProblemType(408, "The body did not arrive in time."),
+    "event-id-conflict": ProblemType(409, "An event id that was stored before, with other content."),
+    "reload-in-progress": ProblemType(409, "Another reload of this domain and role is under way."),
+    "payload-too-large": ProblemType(413, "The body is larger than this service takes."),
+    "unsupported-media-type": ProblemType(415, "Bodies must be application/json."),
+    "validation-error": ProblemType(422, "The request is understood, but some of it cannot be accepted."),
+    "timestamp-out-of-range": ProblemType(422, "A time that lies in the future."),
+    "invalid-checkpoint-id": ProblemType(422, "A checkpoint is named, never addressed by path or URL."),
+    "checkpoint-not-found": ProblemType(422, "There is no checkpoint of that name."),
+    "checkpoint-unsupported-format": ProblemType(422, "That is not a checkpoint folder."),
+    "checkpoint-invalid": ProblemType(422, "The checkpoint cannot be read."),
+    "checkpoint-incompatible": ProblemType(422, "The checkpoint does not fit this service or this domain."),
+    "checkpoint-non-finite": ProblemType(422, "The checkpoint holds values that are not finite."),
+    "checkpoint-digest-mismatch": ProblemType(422, "The checkpoint is not what was saved."),
+    "nothing-to-roll-back": ProblemType(422, "No earlier checkpoint was deployed here."),
+    "headers-too-large": ProblemType(431, "The headers are larger than this service takes."),
+    "internal-error": ProblemType(500, "Something went wrong on our side."),
+    "overloaded": ProblemType(503, "More requests than this service can answer now."),
+    "storage-unavailable": ProblemType(503, "The database does not answer."),
+    "model-unavailable": ProblemType(503, "No recommender can answer now."),
+    "draining": ProblemType(503, "The service is shutting down."),
+}
+
+RETRY_AFTER = {"overloaded": "1", "storage-unavailable": "2", "model-unavailable": "5", "draining": "5"}
+
+
+class Problem(HTTPException):
+    """Raise it anywhere below a route: the caller gets the problem's status, title, type and `detail`."""
+
+    def __init__(self, slug: str, detail: str = "", **extra: Any) -> None:
+        super().__init__(PROBLEMS[slug].status, detail)
+        self.slug = slug
+        self.extra = extra
+
+
+def invalid(pointer: str, reason: str) -> Problem:
+    """A validation error at one place of the body, found after its shape was checked."""
+    return Problem("validation-error", errors=[{"pointer": pointer, "reason": reason}])
+
+
+def problem_response(slug: str, detail: str = "", headers: Mapping[str, str] | None = None, **extra: Any) -> Response:
+    """The response for a problem."""
+    kind = PROBLEMS[slug]
+    body: dict[str, Any] = {"type": f"/problems/{slug}", "title": kind.title, "status": kind.status}
+    if detail:
+        body["detail"] = detail
+    all_headers = dict(headers or {})
+    if slug in RETRY_AFTER:
+        all_headers["Retry-After"] = RETRY_AFTER[slug]
+    return Response(orjson.dumps(body | extra), kind.status, all_headers, "application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of the application as a problem."""
+    app.add_exception_handler(Problem, _on_problem)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(StorageUnavailable, _on_storage_unavailable)
+    app.add_exception_handler(Exception, _on_crash)
+
+
+async def _on_problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    return problem_response(error.slug, str(error.detail), **error.extra)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    slug = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
+    return problem_response(slug, headers=error.headers)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {"pointer": _pointer(entry["loc"]), "reason": _reason(entry)}
+        for entry in error.errors()[:MAX_VALIDATION_ERRORS]
+    ]
+    return problem_response("validation-error", errors=errors)
+
+
+async def _on_storage_unavailable(request: Request, error: Exception) -> Response:
+    log.error("storage_unavailable", path=request.url.path, reason=str(error))
+    return problem_response(
+        "storage-unavailable", "It may or may not have been stored: send it again with the same event ids."
+    )
+
+
+async def _on_crash(request: Request, error: Exception) -> Response:
+    log.error("request_failed", path=request.url.path, exc_info=error)
+    return problem_response("internal-error")
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    """A JSON pointer into the body; `?name` for a query parameter, the name itself for a part of the path."""
+    where, *rest = location
+    if where == "body":
+        return "".join(f"/{part}" for part in rest if part != "[key]") or "/"
+    return f"?{rest[0]}" if where == "query" and rest else "/".join(str(part) for part in rest)
+
+
+def _reason(entry: Mapping[str, Any]) -> str:
+    """Pydantic's sentence, which never has the input in it, without its prefix for our own checks."""
+    return str(entry["msg"]).removeprefix("Value error, ")

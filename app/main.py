@@ -1,0 +1,51 @@
+"""The application: `create_app(settings)`. Nothing runs at import."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+import torch
+from fastapi import FastAPI
+
+from app import __version__, errors
+from app.api import admin, catalogue, health, interactions, recommendations, users
+from app.api.middleware import RequestLimits
+from app.services.deploy import Deployments
+from app.services.installation import Installation
+from app.settings import Settings
+from app.telemetry import configure_logging
+
+log = structlog.get_logger()
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The service as an ASGI application; settings come from the environment where none are given."""
+    settings = settings or Settings()
+    configure_logging(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if settings.torch_threads:
+            torch.set_num_threads(settings.torch_threads)
+        installation = await Installation.open(settings)
+        app.state.installation = installation
+        app.state.deployments = Deployments(installation)
+        try:
+            await app.state.deployments.adopt()
+            await installation.warm_up()
+            log.info("ready", domains=sorted(installation.runtime.now.domains), device=str(settings.torch_device))
+            yield
+        finally:
+            await installation.close()
+
+    app = FastAPI(
+        title="Warmstart",
+        summary="Recommendations for people and items the service has barely met.",
+        version=__version__,
+        lifespan=lifespan,
+    )
+    errors.install(app)
+    for module in (recommendations, interactions, catalogue, users, admin, health):
+        app.include_router(module.router)
+    app.add_middleware(RequestLimits, settings=settings)
+    return app

@@ -1,0 +1,176 @@
+"""Take checkpoints into service and back out, without dropping a request."""
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.engine.serving import Served
+from app.errors import Problem, invalid
+from app.services.installation import Installation
+from app.storage import catalogue, deployments, domains
+from app.storage.database import Connection
+from app.storage.records import Deployment, NewDomain, NewItem
+from app.telemetry import RELOADS
+from models import checkpoint
+from models.checkpoint import Card, CheckpointError
+from models.datasets.schema import AttributeKind
+from models.recommender import Role
+from models.registry import RECOMMENDERS
+
+CHECKPOINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A folder among the checkpoints."""
+
+    name: str
+    card: Card | None
+    digest: str | None
+    problem: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a reload or a rollback did."""
+
+    domain: str
+    role: Role
+    checkpoint: str
+    digest: str
+    previous: str | None
+
+
+class Deployments:
+    """Reloads of one worker: at most one at a time for a domain and role."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+        self._under_way: set[tuple[str, Role]] = set()
+
+    async def reload(self, domain: str, name: str, role: Role | None) -> Done:
+        """Load, verify, warm and swap; the old checkpoint answers until then and goes on if anything is wrong.
+
+        Raises Problem: invalid-checkpoint-id, checkpoint-*, validation-error, reload-in-progress.
+        """
+        path = self._path(name)
+        served = await self._load(name)
+        if domain not in served.domains:
+            raise Problem("checkpoint-incompatible", "The checkpoint was not trained on this domain.")
+        where = (domain, role or served.recommender.role)
+        if where in self._under_way:
+            raise Problem("reload-in-progress")
+        self._under_way.add(where)
+        try:
+            await self._register(path)
+            await self.installation.fresh()
+            previous = self.installation.runtime.now.deployed.get(where)
+
+            async def work(connection: Connection) -> None:
+                key = self.installation.domains[domain].key
+                await deployments.deploy(connection, key, where[1], name, served.digest, time.time())
+
+            await self.installation.database.transact(work)
+            await self.installation.follow_deployments({name: served})
+            RELOADS.labels("ok").inc()
+            return Done(domain, where[1], name, served.digest, previous)
+        finally:
+            self._under_way.discard(where)
+
+    async def rollback(self, domain: str, role: Role) -> Done:
+        """Put back what was in service before. Raises Problem: validation-error, nothing-to-roll-back, checkpoint-*."""
+        snapshot = await self.installation.fresh()
+        if domain not in snapshot.domains:
+            raise invalid("/domain", "no domain has that name")
+        key = self.installation.domains[domain].key
+        async with self.installation.database.read() as connection:
+            history = await deployments.history(connection, key)
+        earlier = _before([decision for decision in history if decision.role == role])
+        if earlier is None or earlier.checkpoint is None:
+            raise Problem("nothing-to-roll-back")
+        return await self.reload(domain, earlier.checkpoint, role)
+
+    async def adopt(self) -> None:
+        """Deploy the newest checkpoint of each domain and role that nobody has decided about yet."""
+        installation = self.installation
+        listed = await asyncio.to_thread(list_checkpoints, installation.settings.checkpoints)
+        newest: dict[tuple[str, Role], str] = {}
+        for entry in sorted((e for e in listed if e.card), key=lambda e: e.card.created if e.card else 0):
+            assert entry.card is not None
+            for spec in entry.card.schema_.domains:
+                newest[spec.name, RECOMMENDERS[entry.card.recommender].role] = entry.name
+        for (domain, role), name in sorted(newest.items()):
+            await installation.fresh()
+            if domain in installation.domains:
+                async with installation.database.read() as connection:
+                    history = await deployments.history(connection, installation.domains[domain].key)
+                if any(decision.role == role for decision in history):
+                    continue
+            await self.reload(domain, name, role)
+
+    def _path(self, name: str) -> Path:
+        """The folder of a checkpoint. Raises Problem: invalid-checkpoint-id, checkpoint-not-found, …"""
+        if not CHECKPOINT_NAME.fullmatch(name):
+            raise Problem("invalid-checkpoint-id")
+        folder = self.installation.settings.checkpoints.resolve()
+        path = folder / name
+        if path.resolve().parent != folder:
+            raise Problem("invalid-checkpoint-id")
+        if not path.exists():
+            raise Problem("checkpoint-not-found")
+        return path
+
+    async def _load(self, name: str) -> Served:
+        try:
+            return await asyncio.to_thread(self.installation.runtime.load, name)
+        except CheckpointError as error:
+            RELOADS.labels("failed").inc()
+            raise Problem(error.reason, "The checkpoint in service goes on answering.") from error
+
+    async def _register(self, path: Path) -> None:
+        """Declare the checkpoint's domains and add its items to the catalogue, leaving what is there untouched."""
+        card, items = await asyncio.to_thread(checkpoint.read_items, path)
+        known = self.installation.domains
+        by_domain: dict[str, list[NewItem]] = {spec.name: [] for spec in card.schema_.domains}
+        for item in items:
+            by_domain[item.domain].append(NewItem(item.item_id, item.title, item.attributes))
+        kinds: dict[str, AttributeKind] = {field.name: field.kind for field in card.schema_.item_attributes.fields}
+
+        async def work(connection: Connection) -> None:
+            for spec in card.schema_.domains:
+                if spec.name not in known:
+                    await domains.put(
+                        connection,
+                        NewDomain(spec.name, spec.rating_min, spec.rating_max, spec.kinds, kinds),
+                        time.time(),
+                    )
+            keys = {stored.name: stored.key for stored in await domains.all(connection)}
+            for name, batch in by_domain.items():
+                await catalogue.add_missing(connection, keys[name], batch)
+
+        await self.installation.database.transact(work)
+
+
+def list_checkpoints(folder: Path) -> list[Listed]:
+    """Every checkpoint in a folder with its card, and what is wrong with those that have none."""
+    listed = []
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
+        try:
+            card, digest = checkpoint.read_card(path)
+            if card.recommender not in RECOMMENDERS:
+                raise CheckpointError("checkpoint-incompatible", "unknown recommender")
+            listed.append(Listed(path.name, card, digest, None))
+        except CheckpointError as error:
+            listed.append(Listed(path.name, None, None, error.reason))
+    return listed
+
+
+def _before(history: Sequence[Deployment]) -> Deployment | None:
+    """The newest deployment of another checkpoint than the one in service; `history` is newest first."""
+    if not history:
+        return None
+    current = history[0].checkpoint
+    return next((entry for entry in history[1:] if entry.checkpoint not in (current, None)), None)

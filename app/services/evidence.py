@@ -1,0 +1,188 @@
+"""Evidence of a user: from the request, or from the cache and storage, in the engine's terms."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+
+from app.cache import CacheKey
+from app.engine.answering import Known, UserState
+from app.engine.runtime import Snapshot
+from app.engine.serving import ServedDomain
+from app.errors import invalid
+from app.services.installation import Installation
+from app.storage import users
+from app.storage.records import Event, StoredUser
+from app.telemetry import STATES
+from models.datasets.schema import Attributes, Domain
+
+
+@dataclass(frozen=True, slots=True)
+class SupportEvent:
+    """An interaction sent along with a request."""
+
+    item_id: str
+    kind: str
+    value: float | None
+    domain: str | None
+    occurred_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Evidence with what else the answer needs of it."""
+
+    known: Known
+    support_size: int
+    """Interactions in the domain asked about."""
+    seen: np.ndarray[Any, np.dtype[np.int64]]
+    """Local indices, in the domain asked about, of items with an interaction."""
+    ignored: list[str]
+    """Items that nobody has added."""
+    user: StoredUser | None = None
+    states: Sequence[UserState | None] = ()
+    """From the cache; empty where nothing was looked up."""
+
+
+def check_value(domain: Domain, kind: str, value: float | None, pointer: str) -> None:
+    """Raise Problem (validation-error) unless the domain gives an event of that kind and value a meaning."""
+    if kind != "rating":
+        if kind not in domain.kinds:
+            known = ", ".join(["rating", *domain.kinds])
+            raise invalid(f"{pointer}/kind", f"this domain knows the kinds {known}")
+    elif value is None:
+        raise invalid(f"{pointer}/value", "a rating needs a value")
+    elif not domain.rating_min <= value <= domain.rating_max:
+        raise invalid(f"{pointer}/value", f"ratings here lie between {domain.rating_min:g} and {domain.rating_max:g}")
+
+
+def from_request(
+    snapshot: Snapshot, target: str, support: Sequence[SupportEvent], attributes: Attributes, pointer: str
+) -> Gathered:
+    """Evidence given in the request; of several ratings of one item the last counts."""
+    found: list[tuple[int, float, float, float, str]] = []
+    rated: dict[int, int] = {}
+    ignored = []
+    for i, event in enumerate(support):
+        shelf = snapshot.catalogue.shelves.get(event.domain or target)
+        if shelf is None:
+            raise invalid(f"{pointer}/{i}/domain", "no domain has that name")
+        check_value(shelf.domain, event.kind, event.value, f"{pointer}/{i}")
+        local = shelf.local_of.get(event.item_id)
+        if local is None:
+            ignored.append(event.item_id)
+            continue
+        worth = shelf.domain.evidence_of(event.kind, event.value)
+        assert worth is not None
+        position = int(shelf.positions[local])
+        if event.kind == "rating" and position in rated:
+            found[rated[position]] = (-1, 0.0, 0.0, 0.0, "")
+        if event.kind == "rating":
+            rated[position] = len(found)
+        when = np.nan if event.occurred_at is None else event.occurred_at
+        found.append((position, *worth, when, event.kind))
+    return _gathered(snapshot, target, [row for row in found if row[0] >= 0], attributes, ignored)
+
+
+async def from_storage(installation: Installation, snapshot: Snapshot, domain: ServedDomain, user_id: str) -> Gathered:
+    """Evidence of a stored user, from the cache where it has it. An unknown user is a newcomer without any."""
+    target = domain.shelf.domain.name
+    async with installation.database.read() as connection:
+        user = await users.get(connection, user_id)
+    if user is None:
+        return _gathered(snapshot, target, [], {}, [])
+    keys = [_history_key(user), *_state_keys(domain, snapshot, user)]
+    history, *states = await installation.cache.get(keys)
+    if history is None:
+        async with installation.database.read() as connection:
+            events = await users.history(connection, user.key, installation.settings.max_history)
+        await installation.cache.put({keys[0]: _dump_history(events)})
+    else:
+        events = _load_history(history)
+    found = []
+    for event in events:
+        position = snapshot.catalogue.position_of.get(event.item_key)
+        if position is None:
+            continue
+        spec = snapshot.catalogue.shelves[snapshot.catalogue.items[position].domain].domain
+        worth = spec.evidence_of(event.kind, event.value)
+        if worth is not None:
+            found.append((position, *worth, event.occurred_at, event.kind))
+    gathered = _gathered(snapshot, target, found, user.attributes, [])
+    loaded = [None if state is None else _load_state(state) for state in states]
+    STATES.labels("cache").inc(sum(state is not None for state in loaded))
+    STATES.labels("adapted").inc(sum(state is None for state in loaded))
+    return Gathered(gathered.known, gathered.support_size, gathered.seen, [], user, loaded if any(loaded) else ())
+
+
+async def remember(
+    installation: Installation,
+    snapshot: Snapshot,
+    domain: ServedDomain,
+    gathered: Gathered,
+    states: Sequence[UserState | None],
+) -> None:
+    """Put the states that were made for a stored user into the cache."""
+    if gathered.user is None:
+        return
+    known = gathered.states or [None] * len(states)
+    limit = installation.settings.cache_max_state_bytes
+    entries = {
+        key: _dump_state(state)
+        for key, state, old in zip(_state_keys(domain, snapshot, gathered.user), states, known, strict=True)
+        if state is not None and old is None and state.state.numel() * 4 <= limit
+    }
+    if entries:
+        await installation.cache.put(entries)
+
+
+def _gathered(
+    snapshot: Snapshot,
+    target: str,
+    found: Sequence[tuple[int, float, float, float, str]],
+    attributes: Attributes,
+    ignored: list[str],
+) -> Gathered:
+    positions = np.array([row[0] for row in found], dtype=np.int64)
+    known = Known(
+        positions,
+        np.array([row[1] for row in found], dtype=np.float32),
+        np.array([row[2] for row in found], dtype=np.float32),
+        np.array([row[3] for row in found], dtype=np.float64),
+        [row[4] for row in found],
+        attributes,
+    )
+    catalogue = snapshot.catalogue
+    here = positions[catalogue.shelf_of[positions] == catalogue.shelves[target].number]
+    return Gathered(known, len(here), np.unique(catalogue.local[here]), ignored)
+
+
+def _history_key(user: StoredUser) -> CacheKey:
+    return CacheKey("history", "", user.key, user.revision, 0)
+
+
+def _state_keys(domain: ServedDomain, snapshot: Snapshot, user: StoredUser) -> list[CacheKey]:
+    name, table_revision = domain.shelf.domain.name, snapshot.catalogue.revision
+    return [CacheKey(part.served.digest, name, user.key, user.revision, table_revision) for part in domain.parts]
+
+
+def _dump_history(events: Sequence[Event]) -> bytes:
+    return orjson.dumps([[e.item_key, e.kind, e.value, e.occurred_at] for e in events])
+
+
+def _load_history(content: bytes) -> list[Event]:
+    return [Event(key, kind, value, when, None) for key, kind, value, when in orjson.loads(content)]
+
+
+def _dump_state(state: UserState) -> bytes:
+    head: Mapping[str, Any] = {"n": state.support_size, "before": state.loss_before, "after": state.loss_after}
+    return orjson.dumps(head) + b"\n" + state.state.float().numpy().tobytes()
+
+
+def _load_state(content: bytes) -> UserState:
+    head, _, body = content.partition(b"\n")
+    said = orjson.loads(head)
+    return UserState(torch.from_numpy(np.frombuffer(body, np.float32).copy()), said["n"], said["before"], said["after"])

@@ -1,0 +1,79 @@
+"""Store interactions: validate, one transaction, and only then an answer."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.engine.runtime import Snapshot
+from app.errors import Problem, invalid
+from app.services.evidence import check_value
+from app.services.installation import Installation
+from app.storage import interactions
+from app.storage.errors import EventConflict
+from app.storage.records import Added, NewInteraction
+
+MAX_AHEAD_SECONDS = 300.0
+"""How far a caller's clock may run ahead of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """An event as it was posted."""
+
+    user_id: str
+    domain: str
+    item_id: str
+    kind: str
+    value: float | None
+    event_id: str | None
+    occurred_at: float | None
+    slate_id: str | None
+    context: dict[str, Any] | None
+
+
+async def ingest(installation: Installation, posted: Sequence[Posted]) -> Added:
+    """Store a batch, whole or not at all; committed when this returns.
+
+    Raises Problem: validation-error, timestamp-out-of-range, event-id-conflict; each names its rows.
+    """
+    snapshot = await installation.fresh()
+    now = time.time()
+    batch = [_checked(installation, snapshot, event, row, now) for row, event in enumerate(posted)]
+    try:
+        return await installation.database.transact(lambda connection: interactions.add(connection, batch, now))
+    except EventConflict as conflict:
+        pointers = [f"/interactions/{row}/event_id" for row in conflict.rows[:20]]
+        raise Problem("event-id-conflict", "Nothing of the batch was stored.", pointers=pointers) from None
+
+
+async def withdraw(installation: Installation, event_id: str) -> None:
+    """Take an event back. Raises Problem (not-found)."""
+    found = await installation.database.transact(lambda connection: interactions.remove(connection, event_id))
+    if not found:
+        raise Problem("not-found", "No event has that id.")
+
+
+def _checked(installation: Installation, snapshot: Snapshot, event: Posted, row: int, now: float) -> NewInteraction:
+    pointer = f"/interactions/{row}"
+    shelf = snapshot.catalogue.shelves.get(event.domain)
+    if shelf is None:
+        raise invalid(f"{pointer}/domain", "no domain has that name")
+    check_value(shelf.domain, event.kind, event.value, pointer)
+    if event.occurred_at is not None and event.occurred_at > now + MAX_AHEAD_SECONDS:
+        raise Problem(
+            "timestamp-out-of-range",
+            "An event cannot have occurred in the future.",
+            errors=[{"pointer": f"{pointer}/occurred_at", "reason": "lies more than 5 minutes ahead of our clock"}],
+        )
+    return NewInteraction(
+        user_id=event.user_id,
+        domain_key=installation.domains[event.domain].key,
+        item_id=event.item_id,
+        kind=event.kind,
+        value=event.value,
+        occurred_at=event.occurred_at,
+        event_id=event.event_id,
+        slate_id=event.slate_id,
+        context=event.context,
+    )

@@ -1,0 +1,193 @@
+"""One worker's installation: settings, storage, cache and engine, put together and kept up to date.
+
+Every request begins with `fresh`: it reads the two revision counters (one query for all requests that arrive together)
+and follows what changed, so that an interaction, an item or a reload that another worker has acknowledged is seen by
+the next request here.
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+import numpy as np
+import structlog
+
+from app.cache import MemoryCache, RedisCache, UserStateCache
+from app.engine.batching import Batcher, settle
+from app.engine.catalogue import CatalogueItem
+from app.engine.runtime import Runtime, Snapshot
+from app.engine.serving import Served
+from app.services.coalesce import Coalescer
+from app.settings import Settings
+from app.storage import catalogue, deployments, domains, revisions, slates
+from app.storage.database import Database
+from app.storage.records import NewSlate, Revisions, StoredDomain
+from app.telemetry import RELOADS
+from models.checkpoint import CheckpointError
+from models.datasets.schema import Domain
+from models.recommender import Role
+
+log = structlog.get_logger()
+
+RETRY_LOAD_SECONDS = 5.0
+"""Pause before a wanted checkpoint that could not be loaded is tried again."""
+
+
+class Installation:
+    """What the services work on. `open` makes one, `close` ends it."""
+
+    def __init__(self, settings: Settings, database: Database, cache: UserStateCache) -> None:
+        self.settings = settings
+        self.database = database
+        self.cache = cache
+        self.runtime = Runtime(settings.checkpoints, settings.torch_device)
+        self.batcher = Batcher(settings.max_batch, settings.max_queue)
+        self.domains: dict[str, StoredDomain] = {}
+        self.ready = False
+        self.log_slate: Coalescer[NewSlate, None] = Coalescer(self._log_slates)
+        self._revisions: Coalescer[None, Revisions] = Coalescer(self._read_revisions)
+        self._change = asyncio.Lock()
+        self._deploying = asyncio.Lock()
+        self._deployments = -1
+        self._retry_at = math.inf
+        self._reloading: asyncio.Task[None] | None = None
+        self._counted_at: dict[str, float] = {}
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Self:
+        """Connect, migrate, load what is wanted; `warm_up` makes it ready."""
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        settings.checkpoints.mkdir(parents=True, exist_ok=True)
+        database = await Database.open(
+            settings.database, pool_size=settings.pool_size, statement_timeout=settings.statement_timeout_seconds
+        )
+        await database.upgrade()
+        cache: UserStateCache = (
+            RedisCache(settings.redis_url, settings.cache_ttl_seconds, settings.cache_max_state_bytes)
+            if settings.redis_url
+            else MemoryCache(settings.cache_max_bytes, settings.cache_ttl_seconds)
+        )
+        made = cls(settings, database, cache)
+        made.batcher.start()
+        await made.fresh()
+        await made.follow_deployments()
+        return made
+
+    async def warm_up(self) -> None:
+        """Answer practice questions, and be ready."""
+        await asyncio.to_thread(settle, self.runtime.warm_up)
+        self.ready = True
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of everything."""
+        self.ready = False
+        if self._reloading is not None:
+            self._reloading.cancel()
+        await asyncio.to_thread(self.batcher.close)
+        await self.log_slate.close()
+        await self.cache.close()
+        await self.database.close()
+
+    async def fresh(self) -> Snapshot:
+        """The engine's state, at least as new as everything committed before this call.
+
+        A reload by another worker is the exception: it is loaded in the background while the old checkpoint answers.
+        """
+        seen = await self._revisions(None)
+        if seen.catalogue != self.runtime.now.catalogue.revision:
+            async with self._change:
+                if seen.catalogue > self.runtime.now.catalogue.revision:
+                    await self._follow_catalogue()
+        due = seen.deployments != self._deployments or asyncio.get_running_loop().time() > self._retry_at
+        if due and (self._reloading is None or self._reloading.done()):
+            self._reloading = asyncio.create_task(self.follow_deployments())
+        return self.runtime.now
+
+    async def follow_deployments(self, staged: Mapping[str, Served] | None = None) -> None:
+        """Serve what storage says is wanted; `staged` has checkpoints that are loaded already.
+
+        A checkpoint that cannot be loaded leaves the one in service there, and is tried again after a while.
+        """
+        async with self._deploying:
+            async with self.database.read(snapshot=True) as connection:
+                seen = await revisions.read(connection)
+                rows = await deployments.wanted(connection)
+            loaded = dict(staged or {})
+            wanted: dict[tuple[str, Role], str] = {}
+            failed = False
+            for row in rows:
+                where = (row.domain, _role(row.role))
+                current = self.runtime.now.served.get(row.checkpoint)
+                try:
+                    if row.checkpoint not in loaded and (current is None or current.digest != row.digest):
+                        loaded[row.checkpoint] = await asyncio.to_thread(self.runtime.load, row.checkpoint)
+                        RELOADS.labels("ok").inc()
+                    wanted[where] = row.checkpoint
+                except CheckpointError as error:
+                    failed = True
+                    RELOADS.labels("failed").inc()
+                    log.error("checkpoint_not_loaded", checkpoint=row.checkpoint, reason=error.reason, error=str(error))
+                    if where in self.runtime.now.deployed:
+                        wanted[where] = self.runtime.now.deployed[where]
+            async with self._change:
+                await asyncio.to_thread(self.runtime.deploy, wanted, loaded)
+            self._deployments = seen.deployments
+            self._retry_at = asyncio.get_running_loop().time() + RETRY_LOAD_SECONDS if failed else math.inf
+
+    async def refresh_counts(self, domain: str) -> Snapshot:
+        """Read the live counts of a domain without checkpoints again, unless that was done a moment ago."""
+        clock = asyncio.get_running_loop().time()
+        if clock - self._counted_at.get(domain, -1e9) < self.settings.live_counts_seconds:
+            return self.runtime.now
+        self._counted_at[domain] = clock
+        async with self.database.read() as connection:
+            counted = await catalogue.counts(connection, self.domains[domain].key)
+        async with self._change:
+            whole = self.runtime.now.catalogue
+            counts = np.zeros((len(whole.shelves[domain].items), 3))
+            for row in counted:
+                position = whole.position_of.get(row.item_key)
+                if position is not None:
+                    counts[whole.local[position]] = (row.n_ratings, row.sum_ratings, row.n_events)
+            self.runtime.count(domain, counts)
+        return self.runtime.now
+
+    async def _read_revisions(self, group: Sequence[None]) -> Sequence[Revisions]:
+        async with self.database.read() as connection:
+            seen = await revisions.read(connection)
+        return [seen] * len(group)
+
+    async def _log_slates(self, group: Sequence[NewSlate]) -> Sequence[None]:
+        await self.database.transact(lambda connection: slates.add(connection, group))
+        return [None] * len(group)
+
+    async def _follow_catalogue(self) -> None:
+        async with self.database.read(snapshot=True) as connection:
+            stored = await domains.all(connection)
+            changed = await catalogue.items_since(connection, self.runtime.now.catalogue.revision)
+            seen = await revisions.read(connection)
+        self.domains = {domain.name: domain for domain in stored}
+        name_of = {domain.key: domain.name for domain in stored}
+        items = [
+            CatalogueItem(
+                item.key,
+                name_of[item.domain_key],
+                item.item_id,
+                item.title or item.item_id,
+                item.attributes,
+                item.available and not item.deleted,
+                item.deleted,
+            )
+            for item in changed
+        ]
+        specs = [
+            Domain(name=d.name, rating_min=d.rating_min, rating_max=d.rating_max, kinds=dict(d.kinds)) for d in stored
+        ]
+        await asyncio.to_thread(self.runtime.follow, seen.catalogue, specs, items)
+
+
+def _role(name: str) -> Role:
+    """The role of that name; storage holds no other names."""
+    role: Role = name  # type: ignore[assignment]
+    return role

@@ -1,0 +1,211 @@
+"""Recommend and predict: evidence → engine → slate, logged before it is returned."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from app.engine.answering import Answer, Indices, Question
+from app.engine.batching import QueueFull
+from app.engine.runtime import Snapshot
+from app.engine.serving import ServedDomain
+from app.errors import Problem, invalid
+from app.services import evidence
+from app.services.evidence import Gathered, SupportEvent
+from app.services.installation import Installation
+from app.storage import slates
+from app.storage.records import NewSlate, ShownItem
+from app.telemetry import FALLBACKS
+from models.datasets.schema import Attributes
+
+NOTHING: Indices = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """The user asked about: a stored one, or the evidence given."""
+
+    user_id: str | None = None
+    attributes: Attributes = field(default_factory=dict)
+    support: Sequence[SupportEvent] = ()
+    pointer: str = "/support"
+    """Where in the body the support stands, for error messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Which items may be recommended; see `app.api.schemas.Filters`."""
+
+    include_items: Sequence[str] | None = None
+    exclude_items: Sequence[str] = ()
+    exclude_slates: Sequence[str] = ()
+    where: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    exclude_seen: bool = True
+
+
+async def recommend(
+    installation: Installation, domain_name: str, who: Who, k: int, limits: Limits, policy: str, explain: bool
+) -> dict[str, Any]:
+    """A slate of up to k items with everything about how it came to be.
+
+    Raises Problem: validation-error for an unknown domain or a value off its scale, overloaded.
+    """
+    snapshot, domain = await _domain(installation, domain_name)
+    gathered = await _gather(installation, snapshot, domain, who)
+    blocked, only = await _allowed(installation, snapshot, domain, gathered, limits)
+    question = Question(domain, gathered.known, gathered.support_size, k, blocked, only, gathered.states)
+    answer = await _ask(installation, question)
+    await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
+    now = time.time()
+    slate_id = slates.new_slate_id(now)
+    parts = _parts(domain, answer, gathered)
+    items = domain.shelf.items
+    local, mean = answer.local.tolist(), answer.mean.tolist()
+    shown = [ShownItem(items[i].key, items[i].item_id, score, None) for i, score in zip(local, mean, strict=True)]
+    await installation.log_slate(
+        NewSlate(
+            slate_id=slate_id,
+            user_key=gathered.user.key if gathered.user else None,
+            domain_key=installation.domains[domain_name].key,
+            created_at=now,
+            policy={"policy": policy},
+            items=shown,
+            parts=[{"role": p["role"], "digest": p["digest"], "weight": p["weight"]} for p in parts],
+        )
+    )
+    stds = [None] * len(local) if answer.std is None else [round(s, 4) for s in answer.std.tolist()]
+    return {
+        "slate_id": slate_id,
+        "domain": domain_name,
+        "items": [
+            {
+                "item_id": items[i].item_id,
+                "title": items[i].title,
+                "score": round(score, 4),
+                "std": std,
+                "propensity": None,
+                "explored": False,
+                "why": _why(domain, answer, place) if explain else None,
+            }
+            for place, (i, score, std) in enumerate(zip(local, mean, stds, strict=True))
+        ],
+        "parts": parts,
+        "schedule": domain.schedule,
+        "exploration": {"policy": policy, "propensity_valid": False},
+        "ignored": gathered.ignored,
+        "fallback": domain.fallback,
+    }
+
+
+async def predict(installation: Installation, domain_name: str, who: Who, item_ids: Sequence[str]) -> dict[str, Any]:
+    """Ratings to expect of the items, in their order.
+
+    Raises Problem: unknown-item for an item nobody has added, validation-error as `recommend`, overloaded.
+    """
+    snapshot, domain = await _domain(installation, domain_name)
+    local = [domain.shelf.local_of.get(item_id) for item_id in item_ids]
+    unknown = [f"/items/{i}" for i, found in enumerate(local) if found is None]
+    if unknown:
+        raise Problem("unknown-item", "The items at these places are not in the catalogue.", pointers=unknown[:20])
+    gathered = await _gather(installation, snapshot, domain, who)
+    at = np.array(local, dtype=np.int64)
+    question = Question(domain, gathered.known, gathered.support_size, 0, NOTHING, at, gathered.states)
+    answer = await _ask(installation, question)
+    await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
+    stds = [None] * len(at) if answer.std is None else [round(s, 4) for s in answer.std.tolist()]
+    return {
+        "domain": domain_name,
+        "predictions": [
+            {"item_id": item_id, "rating": round(rating, 4), "std": std}
+            for item_id, rating, std in zip(item_ids, answer.mean.tolist(), stds, strict=True)
+        ],
+        "parts": _parts(domain, answer, gathered),
+        "schedule": domain.schedule,
+        "ignored": gathered.ignored,
+        "fallback": domain.fallback,
+    }
+
+
+async def _domain(installation: Installation, name: str) -> tuple[Snapshot, ServedDomain]:
+    snapshot = await installation.fresh()
+    if name not in snapshot.domains:
+        raise invalid("/domain", "no domain has that name")
+    if snapshot.domains[name].fallback:
+        FALLBACKS.labels(name).inc()
+        snapshot = await installation.refresh_counts(name)
+    return snapshot, snapshot.domains[name]
+
+
+async def _gather(installation: Installation, snapshot: Snapshot, domain: ServedDomain, who: Who) -> Gathered:
+    if who.user_id is not None:
+        return await evidence.from_storage(installation, snapshot, domain, who.user_id)
+    return evidence.from_request(snapshot, domain.shelf.domain.name, who.support, who.attributes, who.pointer)
+
+
+async def _ask(installation: Installation, question: Question) -> Answer:
+    try:
+        return await installation.batcher.ask(question)
+    except QueueFull:
+        raise Problem("overloaded", "Too many requests wait for an answer; try again in a moment.") from None
+
+
+async def _allowed(
+    installation: Installation, snapshot: Snapshot, domain: ServedDomain, gathered: Gathered, limits: Limits
+) -> tuple[Indices, Indices | None]:
+    """(local indices that must not appear, those to choose from or None for all)."""
+    shelf = domain.shelf
+    blocked = [gathered.seen] if limits.exclude_seen else []
+    if limits.exclude_items:
+        blocked.append(_locals(shelf.local_of, limits.exclude_items))
+    if limits.exclude_slates:
+        async with installation.database.read() as connection:
+            shown = await slates.get(connection, limits.exclude_slates)
+        known = {item.item_id for slate in shown.values() for item in slate.items}
+        blocked.append(_locals(shelf.local_of, sorted(known)))
+    only = None if limits.include_items is None else np.unique(_locals(shelf.local_of, limits.include_items))
+    for attribute, values in limits.where.items():
+        having = shelf.where(attribute, values)
+        only = having if only is None else np.intersect1d(only, having)
+    return (np.unique(np.concatenate(blocked)) if blocked else NOTHING), only
+
+
+def _locals(local_of: Mapping[str, int], item_ids: Sequence[str]) -> Indices:
+    return np.array([local_of[item_id] for item_id in item_ids if item_id in local_of], dtype=np.int64)
+
+
+def _parts(domain: ServedDomain, answer: Answer, gathered: Gathered) -> list[dict[str, Any]]:
+    told = []
+    for p, (part, share) in enumerate(zip(domain.parts, answer.parts, strict=True)):
+        state = share.state
+        cached = bool(gathered.states) and gathered.states[p] is not None
+        adaptation = state and {
+            "support_size": state.support_size,
+            "loss_before": _rounded(state.loss_before),
+            "loss_after": _rounded(state.loss_after),
+            "cached": cached,
+        }
+        told.append(
+            {
+                "role": part.role,
+                "recommender": part.served.recommender.name,
+                "checkpoint": part.served.name or None,
+                "digest": part.served.digest or None,
+                "weight": round(share.weight, 6),
+                "adaptation": adaptation,
+            }
+        )
+    return told
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 4)
+
+
+def _why(domain: ServedDomain, answer: Answer, place: int) -> list[dict[str, Any]]:
+    return [
+        {"role": part.role, "weight": round(share.weight, 6), "score": round(float(share.mean[place]), 4)}
+        for part, share in zip(domain.parts, answer.parts, strict=True)
+        if share.mean is not None
+    ]

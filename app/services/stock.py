@@ -1,0 +1,143 @@
+"""Domains and items: what the catalogue holds, and what is like what."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch.nn.functional import normalize
+
+from app.errors import Problem, invalid
+from app.services.installation import Installation
+from app.storage import catalogue, domains
+from app.storage.database import Connection
+from app.storage.records import NewDomain, NewItem, StoredDomain, StoredItem, Written
+from models.datasets.schema import AttributeEncoder, AttributeKind
+
+
+async def put_domain(installation: Installation, domain: NewDomain) -> bool:
+    """Declare a domain or change it; True where it is new.
+
+    Raises Problem (validation-error) for another rating scale where there are interactions already.
+    """
+
+    async def work(connection: Connection) -> bool:
+        return await domains.put(connection, domain, time.time())
+
+    old = (await known_domains(installation)).get(domain.name)
+    scale = (domain.rating_min, domain.rating_max)
+    if old is not None and (old.rating_min, old.rating_max) != scale:
+        async with installation.database.read() as connection:
+            if await catalogue.counts(connection, old.key):
+                raise invalid("/rating_min", "the scale of a domain with interactions cannot be changed")
+    return await installation.database.transact(work)
+
+
+async def known_domains(installation: Installation) -> Mapping[str, StoredDomain]:
+    """All domains by name."""
+    await installation.fresh()
+    return installation.domains
+
+
+async def put_items(installation: Installation, items: Sequence[tuple[str, NewItem]]) -> Written:
+    """Put items, (domain, item) each, whole or not at all. Raises Problem (validation-error) naming the row."""
+    known = await known_domains(installation)
+    by_key: dict[int, list[NewItem]] = {}
+    for row, (name, item) in enumerate(items):
+        if name not in known:
+            raise invalid(f"/items/{row}/domain", "no domain has that name")
+        _check_attributes(known[name], item, f"/items/{row}")
+        by_key.setdefault(known[name].key, []).append(item)
+
+    async def work(connection: Connection) -> Written:
+        done = [await catalogue.put_items(connection, key, batch) for key, batch in sorted(by_key.items())]
+        return Written(sum(d.created for d in done), sum(d.updated for d in done))
+
+    return await installation.database.transact(work)
+
+
+async def put_item(installation: Installation, domain: str, item: NewItem) -> bool:
+    """Put one item; True where it is new. Raises Problem (not-found) for an unknown domain."""
+    stored = await _domain(installation, domain)
+    _check_attributes(stored, item, "")
+
+    async def work(connection: Connection) -> Written:
+        return await catalogue.put_items(connection, stored.key, [item])
+
+    return (await installation.database.transact(work)).created > 0
+
+
+async def get_item(installation: Installation, domain: str, item_id: str) -> StoredItem:
+    """An item. Raises Problem (not-found)."""
+    stored = await _domain(installation, domain)
+    async with installation.database.read() as connection:
+        item = await catalogue.get_item(connection, stored.key, item_id)
+    if item is None:
+        raise Problem("not-found", "No item here has that id.")
+    return item
+
+
+async def delete_item(installation: Installation, domain: str, item_id: str) -> None:
+    """Delete an item: it is no longer shown or recommended. Raises Problem (not-found)."""
+    stored = await _domain(installation, domain)
+
+    async def work(connection: Connection) -> bool:
+        return await catalogue.delete_item(connection, stored.key, item_id)
+
+    if not await installation.database.transact(work):
+        raise Problem("not-found", "No item here has that id.")
+
+
+async def list_items(
+    installation: Installation, domain: str, limit: int, cursor: int | None
+) -> tuple[Sequence[StoredItem], int | None]:
+    """(a page of items in the order in which they came, the next cursor). Raises Problem (not-found)."""
+    stored = await _domain(installation, domain)
+    async with installation.database.read() as connection:
+        return await catalogue.list_items(connection, stored.key, limit, cursor)
+
+
+async def similar(installation: Installation, domain: str, item_id: str, k: int) -> list[dict[str, Any]]:
+    """The k available items whose content is most like an item's, by cosine. Raises Problem (not-found)."""
+    snapshot = await installation.fresh()
+    if domain not in snapshot.domains:
+        raise Problem("not-found", "No domain has that name.")
+    shelf = snapshot.domains[domain].shelf
+    local = shelf.local_of.get(item_id)
+    if local is None:
+        raise Problem("not-found", "No item here has that id.")
+    parts = snapshot.domains[domain].parts
+    encoder: AttributeEncoder = parts[0].served.recommender.schema.item_attributes
+    rows = normalize(encoder.encode([item.attributes for item in shelf.items]))
+    likeness = (rows @ rows[local]).numpy()
+    likeness[shelf.unavailable] = -np.inf
+    likeness[local] = -np.inf
+    best = np.argsort(-likeness, kind="stable")[:k]
+    return [
+        {"item_id": shelf.items[i].item_id, "title": shelf.items[i].title, "similarity": round(float(likeness[i]), 4)}
+        for i in best
+        if np.isfinite(likeness[i])
+    ]
+
+
+async def _domain(installation: Installation, name: str) -> StoredDomain:
+    stored = (await known_domains(installation)).get(name)
+    if stored is None:
+        raise Problem("not-found", "No domain has that name.")
+    return stored
+
+
+_FITS: Mapping[AttributeKind, tuple[type, ...]] = {
+    "numeric": (int, float),
+    "categorical": (str,),
+    "text": (str,),
+    "multi": (list, tuple),
+}
+
+
+def _check_attributes(domain: StoredDomain, item: NewItem, pointer: str) -> None:
+    """Declared attributes must have the declared kind; undeclared ones are kept and not read."""
+    for name, value in item.attributes.items():
+        kind = domain.attributes.get(name)
+        if kind is not None and value is not None and not isinstance(value, _FITS[kind]):
+            raise invalid(f"{pointer}/attributes/{name}", f"must be {kind}")

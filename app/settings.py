@@ -1,0 +1,78 @@
+"""Every knob of the service, typed, documented, set by environment variables named `WARMSTART_<NAME>`."""
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Settings of one running service. `docs/settings.md` is made from this class by `warmstart settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="WARMSTART_", use_attribute_docstrings=True, extra="ignore")
+
+    data_dir: Path = Path("./var")
+    """Folder for everything that the embedded service keeps: database, data sets, checkpoints."""
+    database_url: str | None = None
+    """`postgresql://user:password@host/name`, or `sqlite:///path`. Default: a SQLite file in the data folder."""
+    redis_url: str | None = None
+    """`redis://host:6379/0` to share user states between workers and machines. Default: a cache in the process."""
+    checkpoint_dir: Path | None = None
+    """Folder of checkpoints that may be served. Default: `checkpoints` in the data folder."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: int = Field(8000, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    workers: int = Field(1, ge=1, le=256)
+    """Processes that serve. More than one need Postgres to be of use."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where recommenders run. `auto` is CUDA where there is a device, the CPU otherwise."""
+    torch_threads: int = Field(0, ge=0)
+    """Threads for tensor arithmetic in one worker. 0: the cores divided by the workers."""
+    max_batch: int = Field(64, ge=1)
+    """Requests that are computed together at most."""
+    max_queue: int = Field(512, ge=1)
+    """Requests that may wait for computation before further ones are refused with 503."""
+    max_history: int = Field(200, ge=1)
+    """Interactions of a user, the newest ones, that count as evidence."""
+    max_body_bytes: int = Field(1024 * 1024, ge=1024)
+    """Request bodies over this are refused with 413."""
+    max_header_bytes: int = Field(32 * 1024, ge=1024)
+    """Request headers over this are refused with 431."""
+    body_timeout_seconds: float = Field(15.0, gt=0)
+    """Time for a request's body to arrive before it is refused with 408."""
+    cache_max_bytes: int = Field(64 * 1024 * 1024, ge=0)
+    """Ceiling of the in-process cache of user states."""
+    cache_ttl_seconds: int = Field(3600, ge=1)
+    """Life of a cached user state."""
+    cache_max_state_bytes: int = Field(64 * 1024, ge=0)
+    """States larger than this are computed anew at each request rather than cached."""
+    statement_timeout_seconds: float = Field(5.0, gt=0)
+    """Time that Postgres may take for one statement."""
+    pool_size: int = Field(10, ge=1)
+    """Database connections of one worker."""
+    live_counts_seconds: float = Field(2.0, ge=0)
+    """Age at which the live counts of a domain without checkpoints are read again."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log lines that are written."""
+    log_format: Literal["auto", "json", "console"] = "auto"
+    """`auto` is for people on a terminal, JSON elsewhere."""
+
+    @property
+    def database(self) -> str:
+        """URL of the database, the default filled in."""
+        return self.database_url or f"sqlite:///{(self.data_dir / 'warmstart.db').absolute()}"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of checkpoints, the default filled in."""
+        return self.checkpoint_dir or self.data_dir / "checkpoints"
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that `device` stands for on this machine."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)

@@ -1,0 +1,41 @@
+"""Structured logs and Prometheus metrics."""
+
+import logging
+import sys
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from app.settings import Settings
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+REQUEST_SECONDS = Histogram(
+    "warmstart_request_seconds", "Time from the request to its answer.", ["method", "route", "status"], buckets=SECONDS
+)
+BATCH_SIZE = Histogram("warmstart_batch_size", "Questions computed together.", buckets=(1, 2, 4, 8, 16, 32, 64, 128))
+BATCH_SECONDS = Histogram("warmstart_batch_seconds", "Time to compute one batch.", buckets=SECONDS)
+QUEUE_LENGTH = Gauge("warmstart_queue_length", "Questions that wait for computation.", multiprocess_mode="livesum")
+STATES = Counter("warmstart_user_states_total", "User states, by where they came from.", ["source"])
+FALLBACKS = Counter("warmstart_fallbacks_total", "Answers without any checkpoint.", ["domain"])
+RELOADS = Counter("warmstart_reloads_total", "Checkpoints taken into service, and those that could not be.", ["result"])
+
+
+def configure_logging(settings: Settings) -> None:
+    """Log lines to stderr: for people on a terminal, JSON elsewhere."""
+    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
