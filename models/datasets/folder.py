@@ -47,11 +47,11 @@ class Tables:
 def read(folder: Path, progress: Progress = no_progress) -> Dataset:
     """Read a data set folder. Raises DatasetError with file, line and reason."""
     description = read_description(folder)
-    progress("reading interactions", 0.0, {})
+    progress("reading", 0.0, {})
     events = Sheet.open(
         _interactions_file(folder), ("user_id", "domain", "item_id", "value"), ("occurred_at", "kind", *CONTEXT)
     )
-    progress("reading users and items", 0.4, {})
+    progress("reading", 0.4, {})
     users = _sheet(folder / "users.csv", ("user_id",), description.user_attributes)
     items = _sheet(folder / "items.csv", ("domain", "item_id"), ("title", *description.item_attributes, "same_as"))
 
@@ -65,7 +65,7 @@ def read(folder: Path, progress: Progress = no_progress) -> Dataset:
     all_users = pl.concat([user_keys, event_users.unique()]).unique().sort()
     all_items = _in_catalogue_order(pl.concat([item_keys, event_keys.unique()]).unique(), description)
 
-    progress("indexing", 0.6, {})
+    progress("reading", 0.6, {})
     interactions = _interactions(events, description, _index(event_users, all_users), _index(event_keys, all_items))
     user_rows = _attribute_rows(users, description.user_attributes, user_keys, all_users)
     user_encoder = AttributeEncoder.learn(description.user_attributes, user_rows)

