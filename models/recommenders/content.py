@@ -55,13 +55,13 @@ class ContentConfig(BiasSettings):
     """Columns that attributes are projected to, along their principal axes; fewer attributes keep all they have."""
     text_size: int = Field(32, ge=0)
     """Columns that texts are projected to; 0 ignores texts."""
-    text_weight: float = Field(1.0, gt=0)
+    text_weight: float = Field(0.5, gt=0)
     """Length of a typical text row beside that of a typical attribute row."""
     n_hashes: int = Field(4096, ge=16)
     """Buckets that words are hashed to."""
     similarity: Literal["ridge", "cosine", "euclidean"] = "ridge"
     """How profile and item are compared."""
-    reg: float = Field(5.0, gt=0)
+    reg: float = Field(10.0, gt=0)
     """Ridge penalty of a person's profile, in ratings of an item with a typical row."""
     attribute_prior: bool = True
     attribute_rank: int = Field(8, ge=0)
