@@ -1,9 +1,14 @@
 """Train one recommender on a data set: hold users apart, fit, measure."""
 
+import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from models.datasets.dataset import Dataset
 from models.recommender import FitOptions, Fitted, Recommender
@@ -24,17 +29,52 @@ class Trained:
     seconds: float
 
 
-def train(name: str, settings: Mapping[str, Any], data: Dataset, options: FitOptions) -> Trained:
+def train(
+    name: str,
+    settings: Mapping[str, Any],
+    data: Dataset,
+    options: FitOptions,
+    *,
+    held: Tensor | None = None,
+    deterministic: bool = False,
+) -> Trained:
     """Fit the recommender `name` with `settings` (the others at their defaults).
+
+    `held` names the users to validate on, by index; by default a tenth of them, drawn by the seed. With an empty `held`
+    every user is learnt from, nothing is selected and no metric is measured. `deterministic` makes torch refuse
+    operations whose result may differ from run to run.
 
     Raises KeyError for an unknown name, pydantic.ValidationError for settings that it does not have.
     """
     kind = RECOMMENDERS[name]
     recommender = kind(kind.Config.model_validate(dict(settings)), data.schema).to(options.device)
-    training, held = data.split_users(VALIDATION_SHARE, options.seed)
-    validation = Validation.draw(data, held, options.seed)
+    if held is None:
+        training, held = data.split_users(VALIDATION_SHARE, options.seed)
+    else:
+        training = data.where(~torch.isin(data.interactions.users, held))
+    validation = Validation.draw(data, held, options.seed) if len(held) else None
     started = time.perf_counter()
-    fitted = recommender.fit(training, replace(options, validation=validation))
+    with deterministic_algorithms(deterministic):
+        fitted = recommender.fit(training, replace(options, validation=validation))
     seconds = time.perf_counter() - started
     recommender.eval().requires_grad_(False)
-    return Trained(recommender, fitted, validation.measure(recommender, fitted.table), seconds)
+    metrics = validation.measure(recommender, fitted.table) if validation else {}
+    return Trained(recommender, fitted, metrics, seconds)
+
+
+@contextmanager
+def deterministic_algorithms(wanted: bool = True) -> Iterator[None]:
+    """Within it torch raises RuntimeError rather than run an operation that has no deterministic form.
+
+    On CUDA, cuBLAS reads CUBLAS_WORKSPACE_CONFIG at its first use: start with the mode on, or set it before.
+    """
+    if not wanted:
+        yield
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -1,0 +1,98 @@
+"""What a protocol gives: what recommenders may learn from, and the questions put to them afterwards.
+
+A question shows a user's support (some interactions, and attributes) and asks for ratings of the query items, or for an
+order of the whole catalogue; the answers are held against what the user did, which no recommender has seen.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from models.datasets.dataset import Dataset
+from models.recommender import Evidence
+
+
+@dataclass(frozen=True)
+class Group:
+    """Questions of one kind (`k=3`, `user_cold`), one per row; a user may be asked several times."""
+
+    label: str
+    domain: int
+    users: Tensor
+    """(B,) int64, index of the user in the data; what the bootstrap resamples."""
+    support: Evidence
+    items: Tensor
+    """(B, Q) int64, the query."""
+    values: Tensor
+    """(B, Q) float32, what the users thought of it."""
+    mask: Tensor
+    """(B, Q) bool."""
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @property
+    def support_sizes(self) -> Tensor:
+        """(B,) interactions of each support."""
+        return self.support.mask.sum(1)
+
+    @classmethod
+    def of_rows(
+        cls, label: str, data: Dataset, domain: int, users: Tensor, support: Sequence[Tensor], query: Sequence[Tensor]
+    ) -> "Group":
+        """Questions from rows of `data.interactions`; a support is put in order of time, as evidence always is."""
+        attributes = data.user_attributes[users]
+        asked = data.evidence_of(query, attributes)
+        known = data.evidence_of([rows.sort().values for rows in support], attributes)
+        return cls(label, domain, users, known, asked.items, asked.values, asked.mask)
+
+    def rows(self, index: Tensor) -> "Group":
+        """Some of the questions."""
+        return replace(
+            self,
+            users=self.users[index],
+            support=self.support.rows(index),
+            items=self.items[index],
+            values=self.values[index],
+            mask=self.mask[index],
+        )
+
+
+@dataclass(frozen=True)
+class Exam:
+    """A protocol applied to a data set."""
+
+    protocol: str
+    description: str
+    data: Dataset
+    """Everything, the answers included. Recommenders never see it."""
+    training: Dataset
+    """What recommenders learn from: the same users and items, fewer interactions."""
+    groups: list[Group]
+    measure: Literal["rating", "ranking"] = "rating"
+    """`rating`: the query items are rated and ordered. `ranking`: the whole catalogue but the support is ordered."""
+    validation_users: Tensor | None = None
+    """Users of `training` kept for selection, where the protocol names them; otherwise training draws some."""
+
+    @property
+    def catalogue(self) -> Tensor:
+        """(N,) bool, the items that a ranking is made of: those that recommenders could learn from."""
+        seen = self.training.interactions
+        learnt = torch.zeros(self.training.n_items, dtype=torch.bool)
+        if self.validation_users is not None:
+            seen = seen.rows(~torch.isin(seen.users, self.validation_users))
+        learnt[seen.items] = True
+        return learnt
+
+    def limited(self, n_users: int, seed: int) -> "Exam":
+        """The same exam for `n_users` users of each group, drawn at random; for a quick look."""
+        generator = torch.Generator().manual_seed(seed)
+        groups = []
+        for group in self.groups:
+            unique = torch.unique(group.users)
+            drawn = unique[torch.randperm(len(unique), generator=generator)[:n_users]]
+            groups.append(group.rows(torch.isin(group.users, drawn).nonzero().flatten()))
+        return replace(self, groups=groups, description=f"{self.description} Limited to {n_users} users a group.")

@@ -1,0 +1,135 @@
+"""Who answers the questions: trained recommenders, their blend, and the rows that every table has for scale."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.blend import Blend, BlendPart, mix
+from models.datasets.dataset import Dataset
+from models.evaluation.exam import Group
+from models.evaluation.metrics import Floats
+from models.recommender import Evidence, ItemTable, Recommender, Scores
+
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What was answered to the questions of a group."""
+
+    mean: Floats
+    """(B, Q), not clipped; anything where the query is padded."""
+    std: Floats | None = None
+
+
+class Predictor(ABC):
+    """Anything that can be asked."""
+
+    rates: bool = True
+    """Whether its scores are on the rating scale; otherwise they only put items in order."""
+
+    @abstractmethod
+    def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
+        """Scores (b, n) of the items at `positions`, (n,) indices into the data's items, for b users."""
+
+    def answer(self, group: Group) -> Answers:
+        """Answer every question of a group."""
+        means, stds = [], []
+        for index in torch.split(torch.arange(len(group)), BATCH):
+            part = group.rows(index)
+            asked, place = torch.unique(part.items, return_inverse=True)
+            scores = self.scores(part.support, part.domain, asked)
+            means.append(scores.mean.cpu().gather(1, place))
+            if scores.std is not None:
+                stds.append(scores.std.cpu().gather(1, place))
+        return Answers(_numpy(means), _numpy(stds) if stds else None)
+
+
+class TrainedPredictor(Predictor):
+    """A recommender with its item table."""
+
+    def __init__(self, recommender: Recommender, table: ItemTable) -> None:
+        self.recommender = recommender
+        self.table = table
+        self.rates = recommender.kind == "rating"
+
+    @torch.no_grad()
+    def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
+        device = self.table.domain.device
+        states = self.recommender.adapt(support.to(device), self.table, domain)
+        return self.recommender.score(states, self.table, positions.to(device))
+
+
+class BlendPredictor(Predictor):
+    """The learnt mixture of several, weighted by the evidence on each user: what the service answers."""
+
+    def __init__(self, blend: Blend, parts: Sequence[Predictor]) -> None:
+        self.blend = blend
+        self.parts = parts
+
+    def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
+        sizes = support.mask.sum(1).tolist()
+        weights = torch.tensor([self.blend.weights(size) for size in sizes])  # (b, P)
+        scale = torch.tensor([self.blend.std_scale(size) for size in sizes])[:, None]
+        parts = [_on_cpu(part.scores(support, domain, positions)) for part in self.parts]
+        mixed = mix(parts, weights, [part.calibration for part in self.blend.parts])
+        return Scores(mixed.mean, None if mixed.std is None else mixed.std * scale)
+
+
+class Constant(Predictor):
+    """Always the mean rating of the domain; ranks by item id."""
+
+    def __init__(self, training: Dataset) -> None:
+        seen = training.interactions
+        domain = training.items.domain[seen.items]
+        self.means = [float(seen.values[domain == d].mean()) for d in range(len(training.schema.domains))]
+
+    def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
+        return Scores(torch.full((support.batch_size, len(positions)), self.means[domain]))
+
+
+class Random(Predictor):
+    """A rating drawn from the training ratings of the domain, the same for the same user group, item and seed."""
+
+    def __init__(self, training: Dataset, seed: int) -> None:
+        seen = training.interactions
+        domain = training.items.domain[seen.items]
+        self.values = [seen.values[domain == d] for d in range(len(training.schema.domains))]
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
+        values = self.values[domain]
+        shape = (support.batch_size, len(positions))
+        drawn = values[torch.randint(len(values), shape, generator=self.generator)]
+        noise = 1e-3 * torch.rand(shape, generator=self.generator)  # orders equal ratings at random
+        return Scores(drawn + noise)
+
+
+class MostPopular(Predictor):
+    """Items by the number of training users who have them: the `popularity` row of top-N tables."""
+
+    rates = False
+
+    def __init__(self, training: Dataset) -> None:
+        self.counts = torch.bincount(training.interactions.items, minlength=training.n_items).float().log1p()
+
+    def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
+        return Scores(self.counts[positions].expand(support.batch_size, -1), kind="preference")
+
+
+def blend_parts(parts: Sequence[tuple[str, str, Recommender]]) -> list[BlendPart]:
+    """Parts of a blend from (digest, recommender name, recommender)."""
+    return [BlendPart(role=recommender.role, digest=digest, recommender=name) for digest, name, recommender in parts]
+
+
+def _on_cpu(scores: Scores) -> Scores:
+    std = None if scores.std is None else scores.std.cpu()
+    return Scores(scores.mean.cpu(), std, kind=scores.kind)
+
+
+def _numpy(chunks: Sequence[Tensor]) -> Floats:
+    return np.asarray(torch.cat(list(chunks)).double().numpy())

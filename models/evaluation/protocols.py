@@ -1,0 +1,204 @@
+"""Protocols: how a data set becomes training data and questions.
+
+    kshot        cold users, k = 0, 1, 3, 5, 10, 20, 50 of their ratings, ten others to predict
+    melu         cold users, cold items, both (Lee et al., KDD 2019)
+    itemcold     items that training has not seen, for known and for new users
+    time         the past predicts the future
+    loo          each user's last interaction, ranked among everything they have not met
+    foldin       top-N for unseen users (strong generalisation, Liang et al., WWW 2018)
+
+`kshot` and `melu` use published draws where there are any for the data; `supportsize` and `served` put the questions of
+`kshot` to recommenders trained for one support size, and to a running service.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from models.datasets.dataset import Dataset
+from models.evaluation.draws import Draw, DrawsError, FixedDraws, draw_by_seed, draws_file, read_fixed
+from models.evaluation.exam import Exam, Group
+
+SHOTS = (0, 1, 3, 5, 10, 20, 50)
+QUERY_SIZE = 10
+TEST_SHARE = 0.2
+LIKED = 3.5
+"""Top-N protocols: a rating above it counts as a like."""
+FOLD_IN_SHARE = 0.8
+MOVIELENS_1M_USERS = 6040
+
+
+@dataclass(frozen=True)
+class ProtocolOptions:
+    """What a protocol may need besides the data."""
+
+    seed: int = 0
+    """Of the draws. Training has its own."""
+    draws: Path | None = None
+    """File of published draws; None looks where WARMSTART_RESEARCH_DATA points."""
+
+
+def kshot(data: Dataset, options: ProtocolOptions) -> Exam:
+    """The k-shot curve of users that training has not met."""
+    fixed = _fixed(data, options)
+    if fixed:
+        draws, training = fixed.kshot, _without(data, fixed)
+        whose = "Published draws: 679 cold users of MovieLens-1M, two draws, warm items only."
+    else:
+        _, held = data.split_users(TEST_SHARE, options.seed)
+        draws = draw_by_seed(data, held, 0, QUERY_SIZE, max(SHOTS), options.seed)
+        training = data.where(~torch.isin(data.interactions.users, held))
+        whose = f"{len(draws)} of {len(held)} held-out users have the ratings for it; drawn with seed {options.seed}."
+    if not draws:
+        raise DrawsError(f"no held-out user has {QUERY_SIZE + max(SHOTS)} ratings")
+    groups = [_group(f"k={k}", data, draws, [draw.support[:k] for draw in draws]) for k in SHOTS]
+    description = f"Ten ratings of each user, predicted from k others. {whose}"
+    return Exam("kshot", description, data, training, groups)
+
+
+def melu(data: Dataset, options: ProtocolOptions) -> Exam:
+    """The three cold quarters of MeLU's split."""
+    fixed = _fixed(data, options)
+    if fixed is None:
+        raise DrawsError("melu needs the published draws: name their file or set WARMSTART_RESEARCH_DATA")
+    groups = []
+    for quarter in ("user_cold", "item_cold", "both_cold"):
+        draws = [draw for draw in fixed.melu if draw.quarter == quarter]
+        groups.append(_group(quarter, data, draws, [draw.support for draw in draws]))
+    description = "Ten ratings of each user of a quarter, predicted from their others there; three published draws."
+    return Exam("melu", description, data, _without(data, fixed), groups)
+
+
+def itemcold(data: Dataset, options: ProtocolOptions) -> Exam:
+    """Items without a single rating in training, known by their content alone."""
+    generator = torch.Generator().manual_seed(options.seed)
+    seen = data.interactions
+    rated = torch.unique(seen.items)
+    cold = torch.zeros(data.n_items, dtype=torch.bool)
+    cold[rated[torch.randperm(len(rated), generator=generator)[: round(TEST_SHARE * len(rated))]]] = True
+    _, held = data.split_users(TEST_SHARE, options.seed)
+    cold_item, new_user = cold[seen.items], torch.isin(seen.users, held)
+    groups = []
+    for label, among in (("known users", ~new_user), ("new users", new_user)):
+        draws = []
+        for user in torch.unique(seen.users[among & cold_item & (seen.kinds == 0)]).tolist():
+            rows = _history(data, user)
+            asked = rows[cold_item[rows] & (seen.kinds[rows] == 0)]
+            asked = asked[torch.randperm(len(asked), generator=generator)[:QUERY_SIZE]]
+            known = rows[~cold_item[rows]]
+            draws.append(Draw(user, asked, known[-max(SHOTS) :]))
+        groups.append(_group(label, data, draws, [draw.support for draw in draws]))
+    description = (
+        f"A random fifth of the items is unseen in training; up to ten ratings of them are predicted from the user's "
+        f"last {max(SHOTS)} on other items. `known users` were in training, `new users` were not. Seed {options.seed}."
+    )
+    return Exam("itemcold", description, data, data.where(~cold_item & ~new_user), groups)
+
+
+def temporal(data: Dataset, options: ProtocolOptions) -> Exam:
+    """Training sees what was before a moment; questions are about what came after."""
+    seen = data.interactions
+    known_time = ~seen.times.isnan()
+    if not bool(known_time.any()):
+        raise DrawsError("the time protocol needs interactions with times")
+    cut = seen.times[known_time].sort().values[int((1 - TEST_SHARE) * int(known_time.sum()))]
+    before = seen.times < cut
+    after = known_time & ~before & (seen.kinds == 0)
+    returning: list[Draw] = []
+    arriving: dict[int, list[Draw]] = {0: [], 5: []}
+    for user in torch.unique(seen.users[after]).tolist():
+        rows = _history(data, user)
+        past, future = rows[before[rows]], rows[after[rows]]
+        if len(past):
+            returning.append(Draw(user, future[:QUERY_SIZE], past[-max(SHOTS) :]))
+        else:
+            for k, draws in arriving.items():
+                if len(future) > k:
+                    draws.append(Draw(user, future[k : k + QUERY_SIZE], future[:k]))
+    named = [("returning users", returning), *((f"new users, k={k}", draws) for k, draws in arriving.items())]
+    groups = [_group(label, data, draws, [d.support for d in draws]) for label, draws in named if draws]
+    description = "Training ends where 80 % of the interactions have happened; each user's next ten ratings are asked."
+    return Exam("time", description, data, data.where(before), groups)
+
+
+def loo(data: Dataset, options: ProtocolOptions) -> Exam:
+    """Leave one out: the last interaction of each user, ranked against the whole catalogue."""
+    draws = []
+    last = torch.zeros(len(data.interactions), dtype=torch.bool)
+    for user in torch.unique(data.interactions.users).tolist():
+        rows = _history(data, user)
+        if len(rows) >= 5:
+            last[rows[-1]] = True
+            draws.append(Draw(user, rows[-1:], rows[:-1]))
+    group = _group("last interaction", data, draws, [draw.support for draw in draws])
+    description = "The last interaction of each user with five or more, among all items they have not met."
+    return Exam("loo", description, data, data.where(~last), [group], measure="ranking")
+
+
+def foldin(data: Dataset, options: ProtocolOptions) -> Exam:
+    """Top-N for users that training has not seen: 80 % of their likes are shown, the rest is to be found."""
+    liked = data.where((data.interactions.values > LIKED) & (data.interactions.kinds == 0))
+    counts = torch.bincount(liked.interactions.users, minlength=data.n_users)
+    liked = liked.where(counts[liked.interactions.users] >= 5)
+    generator = torch.Generator().manual_seed(options.seed)
+    users = torch.unique(liked.interactions.users)
+    users = users[torch.randperm(len(users), generator=generator)]
+    n = min(600, len(users) // 10)
+    validation, test = users[:n].sort().values, users[n : 2 * n].sort().values
+    training = liked.where(~torch.isin(liked.interactions.users, test))
+    learnt = ~torch.isin(liked.interactions.users, torch.cat([validation, test]))
+    catalogue = torch.zeros(data.n_items, dtype=torch.bool)
+    catalogue[liked.interactions.items[learnt]] = True
+    draws = []
+    for user in test.tolist():
+        rows = _history(liked, user)
+        rows = rows[catalogue[liked.interactions.items[rows]]]
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        shown = int(FOLD_IN_SHARE * len(rows))
+        if 0 < shown < len(rows):
+            draws.append(Draw(user, rows[shown:], rows[:shown]))
+    group = _group("unseen users", liked, draws, [draw.support for draw in draws])
+    description = (
+        f"Ratings above {LIKED} of users with five or more; {n} validation and {n} test users, seed {options.seed}; "
+        "80 % of a test user's likes are shown. Everybody learns from likes alone."
+    )
+    return Exam("foldin", description, liked, training, [group], "ranking", validation)
+
+
+PROTOCOLS: dict[str, Callable[[Dataset, ProtocolOptions], Exam]] = {
+    "kshot": kshot,
+    "melu": melu,
+    "itemcold": itemcold,
+    "time": temporal,
+    "loo": loo,
+    "foldin": foldin,
+}
+"""Protocols that make an exam of a data set. `supportsize` and `served` are ways to sit the exam of `kshot`."""
+
+
+def _fixed(data: Dataset, options: ProtocolOptions) -> FixedDraws | None:
+    """The published draws, where they are of this data set."""
+    path = draws_file(options.draws)
+    if path is None or (options.draws is None and data.n_users != MOVIELENS_1M_USERS):
+        return None
+    return read_fixed(path, data)
+
+
+def _without(data: Dataset, fixed: FixedDraws) -> Dataset:
+    """Warm users × warm items."""
+    seen = data.interactions
+    return data.where(~torch.isin(seen.users, fixed.cold_users) & ~fixed.cold_items[seen.items])
+
+
+def _group(label: str, data: Dataset, draws: list[Draw], support: list[Tensor]) -> Group:
+    users = torch.tensor([draw.user for draw in draws], dtype=torch.long)
+    domain = int(data.items.domain[data.interactions.items[draws[0].query[0]]]) if draws else 0
+    return Group.of_rows(label, data, domain, users, support, [draw.query for draw in draws])
+
+
+def _history(data: Dataset, user: int) -> Tensor:
+    """Rows of a user's interactions, oldest first."""
+    return torch.arange(int(data.offsets[user]), int(data.offsets[user + 1]))
