@@ -85,9 +85,9 @@ class MamlConfig(BiasSettings):
     """Whether the choice of items that a user rated shifts where their inner loop starts."""
     embedding_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of items whose learnt embedding is left out of a training batch."""
-    max_support: int = Field(50, ge=1)
+    max_support: int = Field(100, ge=1)
     """Largest support of a training episode; sizes are log-uniform."""
-    query_size: int = Field(20, ge=1)
+    query_size: int = Field(100, ge=1)
     """Largest query of a training episode."""
     epochs: int = Field(40, ge=1)
     """Passes over the users, at most."""

@@ -62,8 +62,8 @@ def descend(
 
 
 def error_slope(predicted: Tensor, support: Support, reg: float) -> Tensor:
-    """dL / d prediction, (B, L)."""
-    total = support.weights.sum(dim=1, keepdim=True) + reg
+    """dL / d prediction, (B, L); zero where there is no support."""
+    total = (support.weights.sum(dim=1, keepdim=True) + reg).clamp(min=1e-9)
     return (predicted - support.targets) * (2 * support.weights / total)
 
 

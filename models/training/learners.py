@@ -250,7 +250,7 @@ class Everything(Learner):
     def adapt(self, support: Support, attributes: Tensor, shift: Tensor) -> list[FastWeights]:
         def loss(weights: Weights, inputs: Tensor, y: Tensor, w: Tensor, known: Tensor, move: Tensor) -> Tensor:
             predicted = functional_call(self.network, weights, (inputs, known, move))
-            error: Tensor = (w * (predicted - y).square()).sum() / (w.sum() + self.reg)
+            error: Tensor = (w * (predicted - y).square()).sum() / (w.sum() + self.reg).clamp(min=1e-9)
             return error
 
         per_user = vmap(grad(loss))

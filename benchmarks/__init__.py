@@ -1,0 +1,1 @@
+"""Speed measurements: each a command that prints ratios of the same run."""

@@ -1,0 +1,244 @@
+"""What adapting to a newcomer costs: `python -m benchmarks.adaptation [--json PATH]`.
+
+The textbook model: towers 64-64-32, predictor 64-64-64-1; a user has K = 20 ratings, the inner loop takes 5 steps, then
+3,700 items are scored and the best 10 taken. Weights are random, the item rows are there beforehand for everybody, one
+thread, medians of interleaved repetitions, in µs a user:
+
+    tutorial     how it is usually written: for each user a deep copy of the predictor and five steps of torch's SGD
+    predictor    `maml` with adapt = predictor: all users at once, backpropagation by hand
+    head         `maml` with its closed-form head, means only
+    head + std   the same with the posterior standard deviation of every item's score
+    bayes        the Bayesian factor model with 32 factors, std included
+
+Beside each of ours stands its arithmetic floor: the same number of floating-point operations as plain batched matrix
+products of the same shapes on buffers that are there already. A product (m, k) (k, n) counts 2 m k n. For a user
+
+    tower        (1, 64) (64, 64), (1, 64) (64, R)
+    predictor    5 steps of (K, E) (E, H), (K, H) (H, H), (K, H) (H, 1) forward, (K, 1) (1, H), (K, H) (H, H) back,
+                 (E, K) (K, H), (H, K) (K, H), (H, K) (K, 1) for the weights; N items through (E, H), (H, H), (H, 1)
+    head         (K, R) (R, K) and (R, K) (K, 1) twice for the right-hand side and the answer, the factorisation's
+                 K³ / 3 and the solutions' 2 K² operations as (K, K) (K, K / 6 + 1); N items times (R, 1)
+    head + std   and (K, K) (K, R), (R, K) (K, R) for the covariance, (N, R) (R, R) for the variances
+
+with E = 32, H = 64, R = 33. The user's half of the predictor's first layer is a constant of the user and costs next to
+nothing; the tutorial's loop multiplies it out each time.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.datasets.dataset import Dataset, Interactions, Items
+from models.datasets.schema import AttributeEncoder, AttributeField, Domain, Schema
+from models.layers import with_constant
+from models.recommender import Evidence, FitOptions, ItemContent, ItemTable, Recommender
+from models.recommenders.maml import Maml
+from models.registry import RECOMMENDERS
+from models.training.learners import Predictor
+
+N_ITEMS, K, STEPS, TOP, RATE = 3700, 20, 5, 10, 0.1
+E, H, R = 32, 64, 33
+BATCHES = (1, 8, 64)
+REPETITIONS = 15
+TUTORIAL_USERS = 4
+"""Users of one repetition of the tutorial's loop, which costs the same for each."""
+
+Shape = tuple[int, int, int]
+TOWER: list[Shape] = [(1, 64, 64), (1, 64, R)]
+STEP: list[Shape] = [(K, E, H), (K, H, H), (K, H, 1), (K, 1, H), (K, H, H), (E, K, H), (H, K, H), (H, K, 1)]
+RIDGE: list[Shape] = [(K, R, K), (K, R, 1), (K, K, K // 6 + 1), (R, K, 1)]
+FLOORS: dict[str, tuple[list[Shape], list[Shape]]] = {
+    "predictor": ([*TOWER, *STEP * STEPS], [(N_ITEMS, E, H), (N_ITEMS, H, H), (N_ITEMS, H, 1)]),
+    "head": ([*TOWER, *RIDGE], [(N_ITEMS, R, 1)]),
+    "head + std": ([*TOWER, *RIDGE, (K, K, R), (R, K, R)], [(N_ITEMS, R, 1), (N_ITEMS, R, R)]),
+}
+"""Products (m, k, n) of one user: of the adaptation, and of the scoring."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="µs a user of adapting to 20 ratings, beside the arithmetic floor")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        figures = measure()
+    print(table(figures))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=2))
+
+
+def measure() -> list[dict[str, float | str]]:
+    """One row a system and batch size: µs a user of adapting, and of adapting, scoring and taking the best."""
+    data = random_data()
+    sizes = {"input_size": 64, "tower_sizes": (64,), "embedding_size": E, "predictor_sizes": (H, H), "epochs": 1}
+    steps = {"adapt": "predictor", "steps": STEPS, "inner_learning_rate": RATE, "inner_reg": 0.0}
+    wanted = {
+        "predictor": ("maml", {**sizes, **steps, "implicit": False}),
+        "head": ("maml", {**sizes, "implicit": False, "uncertainty": False}),
+        "head + std": ("maml", {**sizes, "implicit": False}),
+        "bayes": ("bayes", {"n_factors": E, "iterations": 1}),
+    }
+    systems: dict[str, tuple[Recommender, ItemTable]] = {}
+    for name, (kind, settings) in wanted.items():
+        if kind in RECOMMENDERS:
+            recommender = RECOMMENDERS[kind](RECOMMENDERS[kind].Config.model_validate(settings), data.schema)
+            with torch.enable_grad():
+                fitted = recommender.fit(data, FitOptions())
+            systems[name] = recommender.eval().requires_grad_(False), fitted.table
+    check(systems["predictor"], random_evidence(data, 3))
+    figures = []
+    for batch in BATCHES:
+        evidence = random_evidence(data, batch)
+        runs: dict[str, tuple[int, Callable[[], object]]] = {}
+        for name, (recommender, items) in systems.items():
+            runs[f"{name}/adapt"] = batch, partial(recommender.adapt, evidence, items, 0)
+            runs[f"{name}/answer"] = batch, partial(answer, recommender, items, evidence)
+        for name, (adapting, scoring) in FLOORS.items():
+            runs[f"{name}/adapt floor"] = batch, products(adapting, batch)
+            runs[f"{name}/answer floor"] = batch, products([*adapting, *scoring], batch)
+        few = evidence.rows(slice(0, TUTORIAL_USERS))
+        runs["tutorial/adapt"] = few.batch_size, partial(tutorial, *systems["predictor"], few, score=False)
+        runs["tutorial/answer"] = few.batch_size, partial(tutorial, *systems["predictor"], few)
+        micros = interleaved(runs)
+        for name in ("tutorial", *systems):
+            row: dict[str, float | str] = {"system": name, "batch": batch}
+            for part in ("adapt", "answer"):
+                row[part] = micros[f"{name}/{part}"]
+                row[f"{part}_times_tutorial"] = micros[f"tutorial/{part}"] / micros[f"{name}/{part}"]
+                if name in FLOORS:
+                    row[f"{part}_floor"] = micros[f"{name}/{part} floor"]
+                    row[f"{part}_of_floor"] = micros[f"{name}/{part} floor"] / micros[f"{name}/{part}"]
+            figures.append(row)
+    return figures
+
+
+def tutorial(recommender: Recommender, items: ItemTable, evidence: Evidence, score: bool = True) -> list[Tensor]:
+    """Scores of the best items (or, without `score`, nothing) of each user, adapted one at a time."""
+    assert isinstance(recommender, Maml)
+    learner = recommender.learner
+    assert isinstance(learner, Predictor)
+    answers = []
+    for u in range(evidence.batch_size):
+        user = learner.user_tower(with_constant(evidence.attributes[u]))
+        rows = evidence.items[u]
+        target = evidence.values[u] - recommender.mean[0] - items["bias"][rows]
+        with torch.enable_grad():
+            predictor = copy.deepcopy(learner.predictor).requires_grad_()
+            optimizer = torch.optim.SGD(predictor.parameters(), lr=RATE)
+            pairs = torch.cat([user.expand(K, -1), items["row"][rows]], dim=1)
+            for _ in range(STEPS):
+                optimizer.zero_grad()
+                loss = nn.functional.mse_loss(predictor(pairs).squeeze(-1), target)
+                loss.backward()
+                optimizer.step()
+        if score:
+            pairs = torch.cat([user.expand(N_ITEMS, -1), items["row"]], dim=1)
+            scores = recommender.mean[0] + items["bias"] + predictor(pairs).squeeze(-1)
+            answers.append(scores.topk(TOP).values)
+    return answers
+
+
+def check(system: tuple[Recommender, ItemTable], evidence: Evidence) -> None:
+    """The tutorial's loop and ours must give the same scores, or there is nothing to compare."""
+    recommender, items = system
+    best = recommender.score(recommender.adapt(evidence, items, 0), items).mean.topk(TOP).values
+    torch.testing.assert_close(torch.stack(tutorial(recommender, items, evidence)), best, rtol=1e-3, atol=1e-3)
+
+
+def answer(recommender: Recommender, items: ItemTable, evidence: Evidence) -> Tensor:
+    """The best items of each user."""
+    return recommender.score(recommender.adapt(evidence, items, 0), items).mean.topk(TOP).indices
+
+
+def products(shapes: list[Shape], batch: int) -> Callable[[], None]:
+    """The same products for `batch` users, batched, on buffers that are there already."""
+    # A user's catalogue-long activations go through one by one: that keeps them in cache, which is the faster way.
+    blocks = {shape: 1 if shape[0] == N_ITEMS else batch for shape in shapes}
+    buffers = {
+        (m, k, n): [torch.rand(block, *size) for size in ((m, k), (k, n), (m, n))]
+        for (m, k, n), block in blocks.items()
+    }
+
+    def run() -> None:
+        for shape in shapes:
+            left, right, out = buffers[shape]
+            for _ in range(batch // blocks[shape]):
+                torch.bmm(left, right, out=out)
+
+    return run
+
+
+def interleaved(runs: dict[str, tuple[int, Callable[[], object]]]) -> dict[str, float]:
+    """Median µs a user of each run; all are repeated in turn, so that a slow moment of the machine slows them all."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for repetition in range(REPETITIONS + 1):
+        for name, (users, run) in runs.items():
+            started = time.perf_counter()
+            run()
+            if repetition:  # the first one warms up
+                times[name].append((time.perf_counter() - started) / users * 1e6)
+    return {name: statistics.median(measured) for name, measured in times.items()}
+
+
+def random_data() -> Dataset:
+    """Enough ratings for every system to have weights of the textbook's shapes."""
+    n_users, n_each = 100, 60
+    fields = [AttributeField(name=f"attribute{i}", kind="numeric") for i in range(63)]
+    schema = Schema(domains=[Domain(name="movies")], user_attributes=AttributeEncoder(fields=fields))
+    users = torch.arange(n_users).repeat_interleave(n_each)
+    n = len(users)
+    interactions = Interactions.sorted(
+        users,
+        torch.cat([torch.randperm(N_ITEMS)[:n_each] for _ in range(n_users)]),
+        torch.randint(1, 6, (n,)),
+        torch.ones(n),
+        torch.zeros(n),
+        torch.arange(n),
+    )
+    names = [str(i) for i in range(N_ITEMS)]
+    content = ItemContent(torch.zeros(N_ITEMS, 0), names)
+    items = Items(names, names, torch.zeros(N_ITEMS, dtype=torch.long), [{} for _ in names], content)
+    return Dataset("random", schema, [str(u) for u in range(n_users)], torch.randn(n_users, 63), items, interactions)
+
+
+def random_evidence(data: Dataset, batch: int) -> Evidence:
+    """Users with K ratings."""
+    return Evidence(
+        items=torch.stack([torch.randperm(data.n_items)[:K] for _ in range(batch)]),
+        values=torch.randint(1, 6, (batch, K)).float(),
+        weights=torch.ones(batch, K),
+        kinds=torch.zeros(batch, K, dtype=torch.long),
+        times=torch.full((batch, K), torch.nan, dtype=torch.float64),
+        attributes=torch.randn(batch, 63),
+    )
+
+
+def table(figures: list[dict[str, float | str]]) -> str:
+    """The figures as text, with the operations behind each floor."""
+    lines = [
+        f"{'':12}{'batch':>6} | {'adapt':>8}{'x tut.':>8}{'of floor':>9} | {'answer':>8}{'x tut.':>8}{'of floor':>9}"
+    ]
+    for row in figures:
+        cells = [f"{row['system']:12}{row['batch']:>6} |"]
+        for part in ("adapt", "answer"):
+            share = f"{row[f'{part}_of_floor']:9.0%}" if f"{part}_of_floor" in row else " " * 9
+            cells.append(f"{row[part]:8.1f}{row[f'{part}_times_tutorial']:8.1f}{share} |")
+        lines.append(" ".join(cells).removesuffix(" |"))
+    lines.append("\nµs a user; `answer` = adapt, score 3,700 items, take 10. Floating-point operations a user:")
+    for name, (adapting, scoring) in FLOORS.items():
+        counts = [sum(2 * m * k * n for m, k, n in shapes) for shapes in (adapting, scoring)]
+        lines.append(f"  {name}: {counts[0]:,} to adapt, {counts[1]:,} to score")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
