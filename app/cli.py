@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.commands import checkpoints, datasets, db, serve, train
+from app.commands import checkpoints, datasets, db, exchange, serve, train
 
 app = typer.Typer(
     name="warmstart",
@@ -17,6 +17,7 @@ app.add_typer(datasets.app, name="datasets")
 app.add_typer(train.app)
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(serve.app)
+app.add_typer(exchange.app)
 app.add_typer(db.commands, name="db")
 
 

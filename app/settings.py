@@ -1,11 +1,13 @@
 """Every knob of the service, typed, documented, set by environment variables named `WARMSTART_<NAME>`."""
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Settings(BaseSettings):
@@ -71,8 +73,10 @@ class Settings(BaseSettings):
         return self.checkpoint_dir or self.data_dir / "checkpoints"
 
     @property
-    def torch_device(self) -> torch.device:
+    def torch_device(self) -> "torch.device":
         """The device that `device` stands for on this machine."""
+        import torch  # takes a second, which `warmstart --help` can do without
+
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)

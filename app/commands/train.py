@@ -4,7 +4,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,8 +44,11 @@ class Kept:
 @app.command("train")
 def train_command(
     recommender: Annotated[str, typer.Argument(help="Name of the recommender, for example popularity.")],
-    data: Annotated[Path, typer.Option(help="Data set folder to learn from.")],
     out: Annotated[Path, typer.Option(help="Folder of checkpoints to put this one into.")],
+    data: Annotated[Path | None, typer.Option(help="Data set folder to learn from.")] = None,
+    from_installation: Annotated[
+        bool, typer.Option("--from-installation", help="Learn from what the running installation has stored.")
+    ] = False,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recommender; may be repeated."),
@@ -61,14 +66,38 @@ def train_command(
     try:
         settings = parse_settings(assignments or [])
         check_settings(recommender, settings)
-        with progress_bars() as progress:
+        if (data is None) != from_installation:
+            raise TrainingError("give either --data DIR or --from-installation.")
+        with _folder(data) as folder, progress_bars() as progress:
             kept = train_checkpoint(
-                recommender, settings, read(data, progress), out, name=name, seed=seed, device=device, progress=progress
+                recommender,
+                settings,
+                read(folder, progress),
+                out,
+                name=name,
+                seed=seed,
+                device=device,
+                progress=progress,
             )
     except (TrainingError, DatasetError, OSError) as error:
         raise fail(str(error)) from error
     metrics = {name: f"{value:.4f}" for name, value in kept.metrics.items()}
     show(facts({"checkpoint": kept.path, "digest": kept.digest, "fitted in": f"{kept.fit_seconds:.1f} s", **metrics}))
+
+
+@contextmanager
+def _folder(data: Path | None) -> Iterator[Path]:
+    """The data set folder to learn from; without one, an export of the installation that lives as long as the fit."""
+    if data is not None:
+        yield data
+        return
+    from app.commands.exchange import run_on_installation
+    from app.services.exchange import export
+
+    with tempfile.TemporaryDirectory() as aside:
+        folder = Path(aside) / "installation"
+        run_on_installation(lambda database, progress: export(database, folder, progress))
+        yield folder
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:

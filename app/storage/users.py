@@ -29,6 +29,12 @@ _TOUCH = BulkInsert(_USERS, ("user_id", "attributes", "revision"), _raised, retu
 _GET = select(_USERS.c.key, _USERS.c.user_id, _USERS.c.attributes, _USERS.c.revision).where(
     _USERS.c.user_id == bindparam("user_id")
 )
+_PAGE = (
+    select(_USERS.c.key, _USERS.c.user_id, _USERS.c.attributes, _USERS.c.revision)
+    .where(_USERS.c.key > bindparam("after_key"))
+    .order_by(_USERS.c.key)
+    .limit(bindparam("size"))
+)
 _HISTORY = (
     select(_INTERACTIONS)
     .where(_INTERACTIONS.c.user_key == bindparam("user_key"))
@@ -45,6 +51,12 @@ async def get(connection: AsyncConnection, user_id: str) -> StoredUser | None:
     """The user of that id."""
     row = (await connection.execute(_GET, {"user_id": user_id})).first()
     return None if row is None else StoredUser(row.key, row.user_id, row.attributes, row.revision)
+
+
+async def export_since(connection: AsyncConnection, after_key: int, limit: int) -> list[StoredUser]:
+    """The next `limit` users behind a key, 0 for the first ones, in order of their keys."""
+    rows = await connection.execute(_PAGE, {"after_key": after_key, "size": limit})
+    return [StoredUser(row.key, row.user_id, row.attributes, row.revision) for row in rows]
 
 
 async def put(connection: AsyncConnection, user_id: str, attributes: Json) -> bool:

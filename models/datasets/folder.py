@@ -9,6 +9,8 @@
 Ids are opaque strings. Cells of several values are separated by `|`; `same_as` is `domain/item_id` of the same thing in
 another catalogue. Times are Unix seconds or RFC 3339, or empty. A bad row stops the reader with file, line and reason.
 
+Of several ratings that a user gave one item only the last one counts.
+
 The order of rows in the files carries no meaning, but among a user's interactions of one moment: users are indexed by
 id, items by domain and id.
 """
@@ -24,11 +26,11 @@ import polars as pl
 import torch
 from torch import Tensor
 
-from models.datasets.dataset import Dataset, Interactions, Items
+from models.datasets.dataset import Dataset, Interactions, Items, item_content
 from models.datasets.description import FILE, DatasetError, Description, format_description, read_description
 from models.datasets.schema import MULTI_SEPARATOR, AttributeEncoder, AttributeKind, Attributes, Schema
 from models.datasets.sheet import Sheet
-from models.recommender import ItemContent, Progress, no_progress
+from models.recommender import Progress, no_progress
 
 CONTEXT = ("dwell_seconds", "device", "location")
 """Columns of interactions that travel with the data and that a `Dataset` does not hold."""
@@ -79,6 +81,32 @@ def read(folder: Path, progress: Progress = no_progress) -> Dataset:
     progress("reading", 1.0, {})
     return Dataset(
         description.name, schema, all_users.to_list(), user_encoder.encode(user_rows), encoded.items, interactions
+    )
+
+
+def user_rows(folder: Path) -> dict[str, Attributes]:
+    """Raw attributes by user id, as users.csv has them; empty without that file. Raises DatasetError."""
+    kinds = read_description(folder).user_attributes
+    sheet = _sheet(folder / "users.csv", ("user_id",), kinds)
+    if sheet is None:
+        return {}
+    ids = sheet.identifiers("user_id")
+    return dict(zip(ids, _attribute_rows(sheet, kinds, ids, ids), strict=True))
+
+
+def event_rows(folder: Path) -> pl.DataFrame:
+    """Interactions with their context, in the order of the file: ids and kind as text, value and time as numbers."""
+    events = Sheet.open(
+        _interactions_file(folder), ("user_id", "domain", "item_id", "value"), ("occurred_at", "kind", *CONTEXT)
+    )
+    return pl.DataFrame(
+        {
+            **{name: events.text(name) for name in ("user_id", "domain", "item_id", "device", "location")},
+            "kind": events.text("kind").fill_null("rating"),
+            "value": events.numbers("value"),
+            "occurred_at": events.times("occurred_at"),
+            "dwell_seconds": events.numbers("dwell_seconds"),
+        }
     )
 
 
@@ -169,7 +197,7 @@ def _interactions(events: Sheet, description: Description, users: Tensor, items:
     rows = rows.join(worths, on=["domain", "kind"], how="left", maintain_order="left")
     events.require(is_rating | rows["worth"].is_not_null(), f"{FILE} gives its kind no worth in its domain", "kind")
     order = {kind: i for i, kind in enumerate(description.kinds)}
-    return Interactions.sorted(
+    made = Interactions.sorted(
         users,
         items,
         _tensor(rows.select(pl.coalesce("worth", "value")).to_series(), torch.float32),
@@ -177,6 +205,16 @@ def _interactions(events: Sheet, description: Description, users: Tensor, items:
         _tensor(kinds.replace_strict(order, return_dtype=pl.Int64), torch.int64),
         _tensor(times.fill_null(float("nan")), torch.float64),
     )
+    return made.rows(_counts(made))
+
+
+def _counts(interactions: Interactions) -> Tensor:
+    """(M,) mask: of a user's ratings of one item only the last counts, as in the service; other events all do."""
+    key = pl.DataFrame(
+        {"user": interactions.users.numpy(), "item": interactions.items.numpy(), "kind": interactions.kinds.numpy()}
+    )
+    last = key.select(pl.struct("user", "item", "kind").is_last_distinct()).to_series()
+    return torch.from_numpy(last.to_numpy(writable=True)) | (interactions.kinds != 0)
 
 
 @dataclass(frozen=True)
@@ -194,14 +232,13 @@ def _items(sheet: Sheet | None, description: Description, keys: pl.Series, order
     rows = _attribute_rows(sheet, kinds, keys, order)
     encoder = AttributeEncoder.learn(kinds, rows)
     shown = [titles.get(key) or item_id for key, item_id in zip(order, ids, strict=True)]
-    texts = [f"{title} {text}".strip() for title, text in zip(shown, encoder.texts(rows), strict=True)]
     index = {name: i for i, name in enumerate(description.domains)}
     items = Items(
         ids=list(ids),
         titles=shown,
         domain=torch.tensor([index[name] for name in domains], dtype=torch.int64),
         attributes=rows,
-        content=ItemContent(encoder.encode(rows), texts),
+        content=item_content(encoder, shown, rows),
         same_as=_same_as(sheet, keys, order) if sheet else {},
     )
     return _EncodedItems(items, encoder)

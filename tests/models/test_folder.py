@@ -301,9 +301,12 @@ def test_what_is_written_is_read(
         (data.user_ids[u], data.items.ids[i], data.schema.kinds[k], value, at)
         for u, i, k, value, at in zip(*(column.tolist() for column in columns), strict=True)
     )
+    clicks = [(user, item, kind, 2, at) for user, item, kind, _, at in events if kind == "click"]
+    in_time = sorted(events, key=lambda event: -1 if event[4] is None else event[4])
+    ratings = {(event[0], event[1]): event for event in in_time if event[2] == "rating"}  # the last one counts
     assert came_back == sorted(
-        (user, item, kind, 2 if kind == "click" else value, -1 if at is None else at)
-        for user, item, kind, value, at in events
+        (user, item, kind, value, -1 if at is None else at)
+        for user, item, kind, value, at in [*clicks, *ratings.values()]
     )
 
 
