@@ -1,0 +1,161 @@
+"""The real service, or any other HTTP server, in processes of its own on a free port of 127.0.0.1."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+READY_SECONDS = 120.0
+"""Longest wait for a server to answer its readiness path."""
+STOP_SECONDS = 20.0
+"""Time to end in good order before the rest is killed."""
+COMMAND = (sys.executable, "-c", "from app.cli import main; main()")
+"""The console script, by the interpreter that runs the tests."""
+
+
+class NotReady(Exception):
+    """A server that ended or went silent before it was ready; the message ends with its log."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server that is up."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log: Path
+    """What it wrote to stdout and stderr."""
+    ready_after: float
+    """Seconds from its start to its first good answer."""
+
+    @property
+    def url(self) -> str:
+        """Base URL."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, timeout: float = 30.0) -> httpx.Client:
+        """A client with the base URL set."""
+        return httpx.Client(base_url=self.url, timeout=timeout)
+
+    def kill(self) -> None:
+        """End all its processes at once, as a power cut would (SIGKILL)."""
+        _signal_group(self.process, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, wait, and kill whatever of it is still there."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(STOP_SECONDS)
+        self.kill()
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the process and its children (shared pages count once for each)."""
+        pages = 0
+        for pid in (self.process.pid, *_children(self.process.pid)):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                pages += int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def serving(
+    command: Sequence[str],
+    log: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    ready: str = "/readyz",
+    timeout: float = READY_SECONDS,
+) -> Iterator[Server]:
+    """A server while the block lasts; `{port}` in `command` stands for the port that it is to take.
+
+    Raises NotReady where `ready` is not answered with 200 in time.
+    """
+    port = free_port()
+    started = time.monotonic()
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [part.format(port=port) for part in command],
+            env={**os.environ, **(environment or {})},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        _wait_until_ready(process, f"http://127.0.0.1:{port}{ready}", log, started + timeout)
+        yield (server := Server(process, port, log, time.monotonic() - started))
+        server.stop()
+    finally:
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def warmstart(
+    data_dir: Path,
+    *,
+    checkpoint_dir: Path | None = None,
+    database_url: str | None = None,
+    redis_url: str | None = None,
+    workers: int = 1,
+    command: str = "serve",
+    timeout: float = READY_SECONDS,
+    **settings: str,
+) -> Iterator[Server]:
+    """`warmstart serve` (or another `command` that serves); `settings` are further WARMSTART_ variables."""
+    given = {
+        "data_dir": str(data_dir),
+        "checkpoint_dir": str(checkpoint_dir or data_dir / "checkpoints"),
+        "database_url": database_url,
+        "redis_url": redis_url,
+        "workers": str(workers),
+        **settings,
+    }
+    environment = {f"WARMSTART_{name.upper()}": value for name, value in given.items() if value is not None}
+    data_dir.mkdir(parents=True, exist_ok=True)
+    run = [*COMMAND, command, "--port", "{port}"]
+    with serving(run, data_dir / "service.log", environment=environment, timeout=timeout) as server:
+        yield server
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path, deadline: float) -> None:
+    while time.monotonic() < deadline:
+        with suppress(httpx.TransportError):
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        if process.poll() is not None:
+            raise NotReady(f"ended with {process.returncode} before it was ready\n{_tail(log)}")
+        time.sleep(0.05)
+    raise NotReady(f"not ready in time\n{_tail(log)}")
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-4000:]
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _children(pid: int) -> list[int]:
+    with suppress(FileNotFoundError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    return []
