@@ -49,11 +49,11 @@ from models.training.statistics import item_counts, ridge
 class MfConfig(BiasSettings):
     """Settings of `Mf`."""
 
-    n_factors: int = Field(16, ge=1)
+    n_factors: int = Field(8, ge=1)
     """K, width of user and item factors."""
     penalty: Literal["frobenius", "trace", "ktlf"] = "frobenius"
     """How the factors are kept small."""
-    reg: float = Field(8.0, gt=0)
+    reg: float = Field(6.0, gt=0)
     """Penalty on squared factors, in squared steps of a five-point scale; also that of folding in."""
     epochs: int = Field(40, ge=1)
     """Sweeps over the data at most."""
