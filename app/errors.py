@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from app.storage.errors import StorageUnavailable
 
@@ -100,15 +101,24 @@ async def _on_problem(request: Request, error: Exception) -> Response:
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    slug = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
-    return problem_response(slug, headers=error.headers)
+    if error.status_code == 405:
+        return problem_response("method-not-allowed", headers={"Allow": ", ".join(_allowed(request))})
+    return problem_response("not-found" if error.status_code == 404 else "bad-request", headers=error.headers)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods that the address answers to; the framework knows those of the first matching route only."""
+    return [
+        method
+        for method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    ]
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     errors = [
-        {"pointer": _pointer(entry["loc"]), "reason": _reason(entry)}
-        for entry in error.errors()[:MAX_VALIDATION_ERRORS]
+        {"pointer": _pointer(entry), "reason": _reason(entry)} for entry in error.errors()[:MAX_VALIDATION_ERRORS]
     ]
     return problem_response("validation-error", errors=errors)
 
@@ -125,14 +135,34 @@ async def _on_crash(request: Request, error: Exception) -> Response:
     return problem_response("internal-error")
 
 
-def _pointer(location: tuple[int | str, ...]) -> str:
-    """A JSON pointer into the body; `?name` for a query parameter, the name itself for a part of the path."""
-    where, *rest = location
-    if where == "body":
-        return "".join(f"/{part}" for part in rest if part != "[key]") or "/"
-    return f"?{rest[0]}" if where == "query" and rest else "/".join(str(part) for part in rest)
+OF_THE_CALLER = frozenset({"attributes", "where", "kinds", "item_attributes"})
+"""Tables whose keys the caller chooses. A pointer ends there, for a key is input and never echoed."""
+
+
+def _pointer(entry: Mapping[str, Any]) -> str:
+    """A JSON pointer into the body; `?name` for a query parameter, the name itself for a part of the path.
+
+    A field that is not known is pointed at by what it stands in.
+    """
+    where, *rest = entry["loc"]
+    if where != "body":
+        return f"?{rest[0]}" if where == "query" and rest else "/".join(str(part) for part in rest)
+    if entry["type"] == "extra_forbidden":
+        rest.pop()
+    for i, part in enumerate(rest):
+        if part in OF_THE_CALLER:
+            rest = rest[: i + 1]
+    return "".join(f"/{part}" for part in rest) or "/"
 
 
 def _reason(entry: Mapping[str, Any]) -> str:
-    """Pydantic's sentence, which never has the input in it, without its prefix for our own checks."""
-    return str(entry["msg"]).removeprefix("Value error, ")
+    """Pydantic's sentence, which never has the input in it, in the words of somebody who reads JSON."""
+    kind = entry["type"]
+    if kind == "extra_forbidden":
+        return "has a field that is not known here"
+    if kind == "missing":
+        return "is missing"
+    message = str(entry["msg"]).removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    message = message.replace("Input should", "must").replace("should", "must")
+    message = message.replace("dictionary", "object").replace("list", "array")
+    return message[:1].lower() + message[1:]

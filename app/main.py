@@ -43,6 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         summary="Recommendations for people and items the service has barely met.",
         version=__version__,
         lifespan=lifespan,
+        redirect_slashes=False,
     )
     errors.install(app)
     for module in (recommendations, interactions, catalogue, users, admin, health):

@@ -5,7 +5,18 @@ import unicodedata
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    WrapValidator,
+)
 
 MAX_ID = 128
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC).timestamp()
@@ -24,15 +35,16 @@ def _clean_id(value: str) -> str:
         raise ValueError("must not be blank and must not have control characters")
     if not value.strip():
         raise ValueError("must not be blank")
-    if any(unicodedata.category(c) in ("Cc", "Cs", "Cn") or unicodedata.bidirectional(c) in _BIDI for c in value):
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Cn") or c in BIDI_CONTROLS for c in value):
         raise ValueError("must not have control characters")
     if not unicodedata.is_normalized("NFC", value):
         raise ValueError("must be in Unicode normalisation form NFC")
     return value
 
 
-_BIDI = frozenset({"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"})
-"""Characters that turn the direction of the text around them; letters that run right to left are welcome."""
+BIDI_CONTROLS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Unicode's property Bidi_Control: characters that turn the direction of the text around them and show nothing.
+Letters that run right to left are welcome."""
 
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID), AfterValidator(_clean_id)]
 """An opaque id: 1 to 128 characters, NFC, no control characters; emoji and right-to-left letters are fine."""
@@ -74,8 +86,21 @@ Time = Annotated[
 
 Text = Annotated[str, Field(max_length=20_000)]
 AttributeName = Annotated[str, Field(min_length=1, max_length=64)]
-AttributeValue = (
-    FiniteFloat | Text | Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=200)] | None
-)
+
+
+def _one_reason(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:  # which has an entry for each thing that the value might have been
+        raise ValueError(
+            "the value of an attribute must be a finite number, a string of at most 20,000 characters, an array of at "
+            "most 200 strings of at most 500 characters, or null"
+        ) from None
+
+
+AttributeValue = Annotated[
+    FiniteFloat | Text | Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=200)] | None,
+    WrapValidator(_one_reason),
+]
 Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=64)]
 """What is known of a user or an item beside interactions: numbers, strings, lists of strings."""

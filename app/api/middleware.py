@@ -9,6 +9,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.parsing import routed_path
 from app.errors import problem_response
 from app.settings import Settings
 from app.telemetry import REQUEST_SECONDS
@@ -58,7 +59,11 @@ class RequestLimits:
             REQUEST_SECONDS.labels(scope["method"], path, str(status)).observe(time.perf_counter() - started)
 
     async def _read(self, scope: Scope, receive: Receive) -> tuple[str | None, bytes | None]:
-        """(problem, body): one of them, or neither where the client went away."""
+        """(problem, body): one of them, or neither where the client went away. Sets the path to route by."""
+        try:
+            scope["path"] = routed_path(scope["raw_path"])
+        except UnicodeDecodeError:
+            return "bad-request", None
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self.max_headers:
             return "headers-too-large", None
         chunks: list[bytes] = []

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Coroutine
 from math import isfinite
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import jiter
 import orjson
@@ -60,20 +61,41 @@ class StrictRequest(Request):
 
 
 class StrictRoute(APIRoute):
-    """A route that takes JSON bodies only and parses them strictly."""
+    """A route that takes JSON bodies only and parses them strictly; the ids in its address may have slashes in them."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         takes_body = self.body_field is not None
 
-        async def strict(request: Request) -> Response:
+        async def strict(received: Request) -> Response:
+            request = StrictRequest(received.scope, received.receive)
+            request.scope["path_params"] = {name: decoded(value) for name, value in received.path_params.items()}
             if takes_body:
                 kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
                 if kind != "application/json":
                     raise Problem("unsupported-media-type")
-            return await handle(StrictRequest(request.scope, request.receive))
+                if not await request.body():
+                    raise Problem("malformed-json", "the body is empty")
+            return await handle(request)
 
         return strict
+
+
+def routed_path(raw_path: bytes) -> str:
+    """The path that routes are matched against: its segments decoded, but for slashes within them.
+
+    Raises UnicodeDecodeError for what is not UTF-8.
+
+    >>> routed_path(b"/v1/users/a%2Fb%20c"), decoded("a%2Fb c")
+    ('/v1/users/a%2Fb c', 'a/b c')
+    """
+    segments = (unquote_to_bytes(segment).decode() for segment in raw_path.split(b"/"))
+    return "/".join(segment.replace("%", "%25").replace("/", "%2F") for segment in segments)
+
+
+def decoded(segment: str) -> str:
+    """A segment of a `routed_path` as the caller meant it."""
+    return segment.replace("%2F", "/").replace("%25", "%")
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

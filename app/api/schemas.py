@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, FiniteFloat, model_validator
+from pydantic import BaseModel, Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 
 from app.api.fields import Attributes, Body, Id, Time
 
@@ -154,6 +154,16 @@ class DomainBody(Body):
         if not self.rating_min < self.rating_max:
             raise ValueError("rating_min must be below rating_max")
         return self
+
+    @field_validator("kinds")
+    @classmethod
+    def _kinds_stand_for_ratings(cls, kinds: dict[str, KindBody], info: ValidationInfo) -> dict[str, KindBody]:
+        if "rating" in kinds:
+            raise ValueError("the kind rating is there already: its value is its own")
+        low, high = info.data.get("rating_min"), info.data.get("rating_max")
+        if low is not None and high is not None and any(not low <= kind.value <= high for kind in kinds.values()):
+            raise ValueError("the value of a kind is the rating that it stands for, from rating_min to rating_max")
+        return kinds
 
 
 class ItemBody(Body):
