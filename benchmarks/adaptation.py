@@ -124,13 +124,13 @@ def measure() -> list[dict[str, float | str]]:
 def tutorial(recommender: Recommender, items: ItemTable, evidence: Evidence, score: bool = True) -> list[Tensor]:
     """Scores of the best items (or, without `score`, nothing) of each user, adapted one at a time."""
     assert isinstance(recommender, Maml)
-    learner = recommender.learner
+    learner = recommender.tasks.learner
     assert isinstance(learner, Predictor)
     answers = []
     for u in range(evidence.batch_size):
         user = learner.user_tower(with_constant(evidence.attributes[u]))
         rows = evidence.items[u]
-        target = evidence.values[u] - recommender.mean[0] - items["bias"][rows]
+        target = evidence.values[u] - recommender.tasks.mean[0] - items["bias"][rows]
         with torch.enable_grad():
             predictor = copy.deepcopy(learner.predictor).requires_grad_()
             optimizer = torch.optim.SGD(predictor.parameters(), lr=RATE)
@@ -142,7 +142,7 @@ def tutorial(recommender: Recommender, items: ItemTable, evidence: Evidence, sco
                 optimizer.step()
         if score:
             pairs = torch.cat([user.expand(N_ITEMS, -1), items["row"]], dim=1)
-            scores = recommender.mean[0] + items["bias"] + predictor(pairs).squeeze(-1)
+            scores = recommender.tasks.mean[0] + items["bias"] + predictor(pairs).squeeze(-1)
             answers.append(scores.topk(TOP).values)
     return answers
 

@@ -25,6 +25,7 @@ MODES = [
     {"adapt": "all"},
     {"adapt": "all", "meta_sgd": True, "first_order": True},
 ]
+ITEM_MODES = [{"task": "item"}, {"task": "item", "solver": "gradient", "meta_sgd": True, "multi_step_loss": True}]
 
 
 @pytest.fixture(name="world", scope="module")
@@ -44,7 +45,7 @@ def _tasks(learner: Learner, n_attributes: int) -> tuple[Support, torch.Tensor, 
     return support, attributes, torch.randn(4, learner.user_size, generator=generator)
 
 
-@pytest.mark.parametrize("settings", MODES, ids=str)
+@pytest.mark.parametrize("settings", [*MODES, *ITEM_MODES], ids=str)
 def test_every_mode_fits_and_serves_without_gradients(world, settings):
     recommender = Maml(Maml.Config(**QUICK, **settings), world.data.schema)
     table = recommender.fit(world.training, FitOptions()).table
@@ -59,7 +60,7 @@ def test_every_mode_fits_and_serves_without_gradients(world, settings):
 
 @pytest.mark.parametrize("settings", MODES, ids=str)
 def test_states_are_the_adapted_weights(world, settings):
-    learner = Maml(Maml.Config(**QUICK, **settings), world.data.schema).learner
+    learner = Maml(Maml.Config(**QUICK, **settings), world.data.schema).tasks.learner
     fast = learner.adapt(*_tasks(learner, world.data.schema.user_attributes.width))[-1]
     unpacked = learner.unpack(learner.pack(fast))
     assert [tuple(part.shape[1:]) for part in unpacked] == learner.shapes
@@ -70,7 +71,7 @@ def test_states_are_the_adapted_weights(world, settings):
 @pytest.mark.parametrize("settings", [{"adapt": "predictor"}, {"adapt": "predictor", "meta_sgd": True}], ids=str)
 def test_the_folded_predictor_is_the_plain_one(world, settings):
     """Adapting the folded network gives the predictions of adapting MLP([u, v]) as it stands, by torch.func."""
-    learner = Maml(Maml.Config(**QUICK, **settings), world.data.schema).learner
+    learner = Maml(Maml.Config(**QUICK, **settings), world.data.schema).tasks.learner
     assert isinstance(learner, Predictor)
     with torch.no_grad():
         for rate in learner.rates:
@@ -99,7 +100,7 @@ def test_the_folded_predictor_is_the_plain_one(world, settings):
 
 def test_adapting_everything_is_plain_gradient_descent(world):
     """Towers and predictor move as they do when each user's own copy is trained by autograd."""
-    learner = Maml(Maml.Config(**QUICK, adapt="all"), world.data.schema).learner
+    learner = Maml(Maml.Config(**QUICK, adapt="all"), world.data.schema).tasks.learner
     assert isinstance(learner, Everything)
     support, attributes, shift = _tasks(learner, world.data.schema.user_attributes.width)
     rows = torch.randn(5, learner.row_size, generator=torch.Generator().manual_seed(1))
@@ -119,7 +120,7 @@ def test_adapting_everything_is_plain_gradient_descent(world):
 
 def test_gradient_steps_on_the_head_approach_its_least_squares(world):
     """What the closed form solves, steps approach: the support error falls with every step."""
-    learner = Maml(Maml.Config(**QUICK, solver="gradient", inner_learning_rate=0.05), world.data.schema).learner
+    learner = Maml(Maml.Config(**QUICK, solver="gradient", inner_learning_rate=0.05), world.data.schema).tasks.learner
     assert isinstance(learner, Head)
     support, attributes, shift = _tasks(learner, world.data.schema.user_attributes.width)
     errors = [
