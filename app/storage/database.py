@@ -120,8 +120,10 @@ class Database:
         async with self._turn(MIGRATION_WAIT_SECONDS), translated(), self._writer.connect() as connection:
             if self.is_sqlite:
                 await engines.set_busy_timeout(connection, MIGRATION_WAIT_SECONDS)
+                await connection.begin()
             else:
                 await engines.take_migration_lock(connection)
+            # Alembic keeps what it is at in global variables: take the database's lock first, then let it begin.
             await connection.run_sync(migrate.upgrade)
             await connection.commit()
             if self.is_sqlite:
