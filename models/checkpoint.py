@@ -163,7 +163,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
 
 def read_card(path: Path) -> tuple[Card, str]:
     """(card, digest) without reading the weights' values; verifies nothing but the card and the list of digests."""
-    if not path.is_dir():
+    if not path.is_dir() or not (path / "digests.json").is_file():
         raise CheckpointError("checkpoint-unsupported-format", f"{path.name} is not a checkpoint folder")
     try:
         listed = (path / "digests.json").read_bytes()

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from app.engine.serving import Served
 from app.errors import Problem, invalid
 from app.services.installation import Installation
@@ -19,6 +21,8 @@ from models.checkpoint import Card, CheckpointError
 from models.datasets.schema import AttributeKind
 from models.recommender import Role
 from models.registry import RECOMMENDERS
+
+log = structlog.get_logger()
 
 CHECKPOINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -57,14 +61,14 @@ class Deployments:
         Raises Problem: invalid-checkpoint-id, checkpoint-*, validation-error, reload-in-progress.
         """
         path = self._path(name)
-        served = await self._load(name)
-        if domain not in served.domains:
-            raise Problem("checkpoint-incompatible", "The checkpoint was not trained on this domain.")
-        where = (domain, role or served.recommender.role)
+        where = (domain, role or await self._default_role(path))
         if where in self._under_way:
             raise Problem("reload-in-progress")
         self._under_way.add(where)
         try:
+            served = await self._load(name)
+            if domain not in served.domains:
+                raise Problem("checkpoint-incompatible", "The checkpoint was not trained on this domain.")
             await self._register(path)
             await self.installation.fresh()
             previous = self.installation.runtime.now.deployed.get(where)
@@ -94,22 +98,35 @@ class Deployments:
         return await self.reload(domain, earlier.checkpoint, role)
 
     async def adopt(self) -> None:
-        """Deploy the newest checkpoint of each domain and role that nobody has decided about yet."""
+        """Deploy the newest checkpoint that loads, for each domain and role that nobody has decided about yet."""
         installation = self.installation
         listed = await asyncio.to_thread(list_checkpoints, installation.settings.checkpoints)
-        newest: dict[tuple[str, Role], str] = {}
-        for entry in sorted((e for e in listed if e.card), key=lambda e: e.card.created if e.card else 0):
-            assert entry.card is not None
-            for spec in entry.card.schema_.domains:
-                newest[spec.name, RECOMMENDERS[entry.card.recommender].role] = entry.name
-        for (domain, role), name in sorted(newest.items()):
-            await installation.fresh()
-            if domain in installation.domains:
-                async with installation.database.read() as connection:
-                    history = await deployments.history(connection, installation.domains[domain].key)
-                if any(decision.role == role for decision in history):
-                    continue
-            await self.reload(domain, name, role)
+        newest_first = sorted(
+            ((entry.card.created, entry.name, entry.card) for entry in listed if entry.card), reverse=True
+        )
+        candidates: dict[tuple[str, Role], list[str]] = {}
+        for _, name, card in newest_first:
+            for spec in card.schema_.domains:
+                candidates.setdefault((spec.name, RECOMMENDERS[card.recommender].role), []).append(name)
+        for (domain, role), names in sorted(candidates.items()):
+            if await self._decided(domain, role):
+                continue
+            for name in names:
+                try:
+                    await self.reload(domain, name, role)
+                    break
+                except Problem as problem:
+                    log.warning("checkpoint_not_adopted", checkpoint=name, reason=problem.slug)
+
+    async def _decided(self, domain: str, role: Role) -> bool:
+        """Whether somebody has ever said what should be served there."""
+        await self.installation.fresh()
+        stored = self.installation.domains.get(domain)
+        if stored is None:
+            return False
+        async with self.installation.database.read() as connection:
+            history = await deployments.history(connection, stored.key)
+        return any(decision.role == role for decision in history)
 
     def _path(self, name: str) -> Path:
         """The folder of a checkpoint. Raises Problem: invalid-checkpoint-id, checkpoint-not-found, …"""
@@ -123,11 +140,22 @@ class Deployments:
             raise Problem("checkpoint-not-found")
         return path
 
+    async def _default_role(self, path: Path) -> Role:
+        """The role of the checkpoint's recommender. Raises Problem: checkpoint-*."""
+        try:
+            card, _ = await asyncio.to_thread(checkpoint.read_card, path)
+        except CheckpointError as error:
+            raise Problem(error.reason, "The checkpoint in service goes on answering.") from error
+        if card.recommender not in RECOMMENDERS:
+            raise Problem("checkpoint-incompatible", "This version does not know the checkpoint's recommender.")
+        return RECOMMENDERS[card.recommender].role
+
     async def _load(self, name: str) -> Served:
         try:
             return await asyncio.to_thread(self.installation.runtime.load, name)
         except CheckpointError as error:
             RELOADS.labels("failed").inc()
+            log.warning("checkpoint_refused", checkpoint=name, reason=error.reason, error=str(error))
             raise Problem(error.reason, "The checkpoint in service goes on answering.") from error
 
     async def _register(self, path: Path) -> None:
