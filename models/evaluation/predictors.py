@@ -31,6 +31,8 @@ class Predictor(ABC):
 
     rates: bool = True
     """Whether its scores are on the rating scale; otherwise they only put items in order."""
+    ranks_catalogue: bool = True
+    """Whether it can be asked about every item at once."""
 
     @abstractmethod
     def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:

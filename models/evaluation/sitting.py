@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from models.blend import Blend, BlendPart
+from models.datasets.dataset import Dataset
 from models.evaluation.blend import fit_blend
 from models.evaluation.exam import Exam
 from models.evaluation.measure import Measured, Totals, measure
@@ -26,8 +27,8 @@ PLAIN_BIAS = "bias (plain)"
 BLEND = "blend"
 TIMED_BATCH = 128
 
-Save = Callable[[Recipe, int, Trained], str]
-"""Keeps a trained recommender; returns its digest."""
+Save = Callable[[Recipe, int, Trained, Dataset], str]
+"""Keeps what a recipe, a seed and a data set gave; returns its digest."""
 
 
 @dataclass
@@ -98,7 +99,11 @@ class Sitting:
             for recipe in recipes:
                 final = self._train(recipe, seed, held_out=False)
                 judged = self._train(recipe, seed, held_out=True)
-                digest = self.save(recipe, seed, final) if self.save else f"not kept: {recipe.name}, seed {seed}"
+                digest = (
+                    self.save(recipe, seed, final, self.exam.training)
+                    if self.save
+                    else f"not kept: {recipe.name}, seed {seed}"
+                )
                 part = BlendPart(role=final.recommender.role, digest=digest, recommender=recipe.recommender)
                 fitting.append((part, TrainedPredictor(judged.recommender, judged.fitted.table)))
                 answering.append(TrainedPredictor(final.recommender, final.fitted.table))
@@ -118,7 +123,7 @@ class Sitting:
             measured[group.label] = measure(predictor, self.exam, group)
         entry.seeds.append(seed)
         entry.measured.append(measured)
-        if entry.microseconds is None:
+        if entry.microseconds is None and predictor.ranks_catalogue:
             entry.microseconds = self._time(predictor)
         return entry
 
@@ -157,7 +162,7 @@ class Sitting:
             )
         return self._trained[key]
 
-    def _time(self, predictor: Predictor) -> float | None:
+    def _time(self, predictor: Predictor) -> float:
         """Microseconds a user, to adapt and to score every item."""
         group = self.exam.groups[-1]
         support = group.support.rows(torch.arange(min(TIMED_BATCH, len(group))))

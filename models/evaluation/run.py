@@ -1,0 +1,150 @@
+"""From a protocol's name and a list of recipes to a report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import torch
+
+from models.blend import Blend
+from models.datasets.dataset import Dataset
+from models.evaluation.exam import Exam
+from models.evaluation.protocols import PROTOCOLS, SHOTS, ProtocolOptions
+from models.evaluation.results import REQUIRED, Report, Timings
+from models.evaluation.served import ServedPredictor
+from models.evaluation.sitting import Save, Sitting
+from models.recipes import Recipe, load
+from models.recommender import Progress, no_progress
+from models.registry import RECOMMENDERS
+
+SUPPORT_SETTING = "max_support"
+"""The setting of recommenders whose training depends on how much support they practise with."""
+SERVED = "service"
+NAMES = (*PROTOCOLS, "supportsize", "served")
+TRAINED_ROWS = tuple(name for name in REQUIRED if name not in {"random", "constant"})
+
+
+class EvaluationError(Exception):
+    """An evaluation that was asked for and cannot be done."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to evaluate and how."""
+
+    protocol: str
+    recommenders: Sequence[str]
+    """Names of recipes; the required rows are added where they are not named."""
+    seeds: Sequence[int] = (0,)
+    repeat: Sequence[str] | None = None
+    """Recipes that are trained with every seed, the others with the first only; None: all of them."""
+    blend: Sequence[str] = ()
+    """Recipes whose learnt blend is a row of its own."""
+    limit: int | None = None
+    """Users asked in each group; all where None."""
+    draws: Path | None = None
+    draw_seed: int = 0
+    device: str = "cpu"
+    deterministic: bool = False
+    base_url: str | None = None
+    api_key: str | None = None
+    settings: Mapping[str, Mapping[str, Any]] | None = None
+    """Recipe → settings that replace those of its file."""
+    command: str = ""
+    """What the report says it was made by."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation gives."""
+
+    report: Report
+    timings: Timings
+    blends: dict[int, Blend]
+    """Seed → learnt blend, where one was asked for."""
+
+
+def evaluate(
+    data: Dataset,
+    plan: Plan,
+    *,
+    progress: Progress = no_progress,
+    save: Save | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Evaluation:
+    """Train what the plan names, put the protocol's questions, compare.
+
+    Raises EvaluationError, DrawsError, RecipeError or ServedError for what whoever asked can put right.
+    """
+    if plan.protocol not in NAMES:
+        raise EvaluationError(f"there is no protocol {plan.protocol!r}; known are {', '.join(NAMES)}")
+    if plan.protocol == "served" and plan.base_url is None:
+        raise EvaluationError("the served protocol needs the address of a running service")
+    exam = make_exam(data, plan)
+    wanted = [*TRAINED_ROWS, *(name for name in plan.recommenders if name not in REQUIRED)]
+    recipes = {name: _configured(load(name), plan) for name in dict.fromkeys([*wanted, *plan.blend])}
+    sitting = Sitting(exam, device=plan.device, deterministic=plan.deterministic, progress=progress, save=save)
+    sitting.add_simple_rows(plan.seeds)
+    for name in wanted:
+        seeds = plan.seeds if plan.repeat is None or name in plan.repeat else plan.seeds[:1]
+        for recipe in _trained_for(recipes[name], plan.protocol):
+            sitting.add_recipe(recipe, seeds)
+    if plan.blend:
+        sitting.add_blend([recipes[name] for name in plan.blend], plan.seeds)
+    if plan.base_url is not None:
+        service = ServedPredictor(data, plan.base_url, api_key=plan.api_key, transport=transport)
+        sitting.add(SERVED, service, plan.seeds[0])
+    report = Report(
+        protocol=plan.protocol,
+        description=exam.description,
+        measure=exam.measure,
+        dataset=data.name,
+        dataset_fingerprint=data.fingerprint,
+        command=plan.command,
+        groups={group.label: (len(torch.unique(group.users)), len(group)) for group in exam.groups},
+        rows=sitting.rows(),
+        notes=[_blend_note(blend, seed) for seed, blend in sitting.blends.items()],
+    )
+    device = torch.cuda.get_device_name() if plan.device.startswith("cuda") else "CPU"
+    timings = Timings(device=device, threads=torch.get_num_threads(), rows=sitting.timings())
+    return Evaluation(report, timings, sitting.blends)
+
+
+def make_exam(data: Dataset, plan: Plan) -> Exam:
+    """The questions of a plan. Raises DrawsError where the data cannot answer them."""
+    sat_as = "kshot" if plan.protocol in {"supportsize", "served"} else plan.protocol
+    exam = PROTOCOLS[sat_as](data, ProtocolOptions(seed=plan.draw_seed, draws=plan.draws))
+    exam = replace(exam, protocol=plan.protocol)
+    return exam if plan.limit is None else exam.limited(plan.limit, plan.draw_seed)
+
+
+def _trained_for(recipe: Recipe, protocol: str) -> list[Recipe]:
+    """One recipe for each support size where the protocol is `supportsize` and training depends on it."""
+    if protocol != "supportsize" or SUPPORT_SETTING not in RECOMMENDERS[recipe.recommender].Config.model_fields:
+        return [recipe]
+    return [
+        recipe.model_copy(
+            update={"name": f"{recipe.name}, trained on {k}", "settings": {**recipe.settings, SUPPORT_SETTING: k}}
+        )
+        for k in SHOTS
+        if k > 0
+    ]
+
+
+def _configured(recipe: Recipe, plan: Plan) -> Recipe:
+    given = (plan.settings or {}).get(recipe.name)
+    if not given:
+        return recipe
+    chosen = f"Given on the command line over the recipe's: {json.dumps(dict(given), sort_keys=True)}."
+    return Recipe(**{**recipe.model_dump(), "settings": {**recipe.settings, **given}, "chosen": chosen})
+
+
+def _blend_note(blend: Blend, seed: int) -> str:
+    names = ", ".join(part.recommender for part in blend.parts)
+    weights = "; ".join(
+        f"{bucket.min_support}+: {' / '.join(f'{w:.2f}' for w in bucket.weights)}" for bucket in blend.buckets
+    )
+    return f"Weights of the blend ({names}), seed {seed}, from so many interactions on: {weights}."

@@ -1,0 +1,156 @@
+"""The tables of a report: the same for Markdown and HTML."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from models.evaluation.metrics import COVERAGE_LEVELS
+from models.evaluation.results import BASELINES, Cell, Report, Row, Timings
+
+HEADLINES = {"rating": ("rmse", "mae", "ndcg@5"), "ranking": ("ndcg@100", "recall@20", "recall@50", "ndcg@10")}
+COLD_START = {
+    "rating": ("first success", "precision@5", "recall@5", "hit@5", "ndcg@5 (binary)"),
+    "ranking": ("hit@10", "precision@10"),
+}
+NAMES = {
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "mse": "MSE",
+    "nll": "negative log-likelihood",
+    "first success": "first-recommendation success",
+}
+LOWER_IS_BETTER = {"rmse", "mae", "mse", "nll"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled grid of text; a cell in `strong` stands out."""
+
+    title: str
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    strong: frozenset[tuple[int, int]] = frozenset()
+    """(row, column) of cells to stand out."""
+
+
+def tables(report: Report) -> list[Table]:
+    """Everything a report shows, but for times."""
+    measure = report.measure
+    shown = [_headline(report, figure) for figure in HEADLINES[measure]]
+    shown += [_differences(report, HEADLINES[measure][0], baseline) for baseline in BASELINES]
+    shown += [_cold_start(report, figure) for figure in COLD_START[measure]]
+    if measure == "rating":
+        shown += [_calibration(report), *(_by_group(report, f, c) for f, c in _CALIBRATION_BY_GROUP)]
+    return [*[table for table in shown if table.rows], _questions(report), _settings(report)]
+
+
+def times_table(timings: Timings) -> Table:
+    """What each row cost on the machine at hand."""
+    rows = [
+        [name, _number(t.training_seconds, ".1f"), _number(t.scoring_microseconds, ".1f")]
+        for name, t in timings.rows.items()
+    ]
+    caption = (
+        f"Fit in seconds; µs to adapt to a user and score the catalogue. {timings.device}, {timings.threads} thread."
+    )
+    return Table("Times", caption, ["", "training, s", "scoring, µs a user"], rows)
+
+
+def _headline(report: Report, figure: str) -> Table:
+    best = "lowest" if figure in LOWER_IS_BETTER else "highest"
+    return _by_group(report, figure, f"The {best} of each column stands out.", strongest=True)
+
+
+_CALIBRATION_BY_GROUP = (
+    ("coverage@90%", "Share of held-out ratings within the 90 % interval."),
+    ("nll", "Mean, in nats, of held-out ratings under the predicted normal."),
+)
+
+
+def _by_group(report: Report, figure: str, caption: str, *, strongest: bool = False) -> Table:
+    """One figure, a column for each group of questions; rows without it are left out."""
+    rows = [row for row in report.rows if all(figure in cell.figures for cell in row.cells.values())]
+    strong = set()
+    if strongest and rows:
+        pick: Callable[..., Row] = min if figure in LOWER_IS_BETTER else max
+        for column, group in enumerate(report.groups, start=1):
+            winner = pick(rows, key=lambda row, g=group: row.cells[g].figures[figure])
+            strong.add((rows.index(winner), column))
+    grid = [[row.name, *(_value(row.cells[group], figure) for group in report.groups)] for row in rows]
+    return Table(NAMES.get(figure, figure), caption, ["", *report.groups], grid, frozenset(strong))
+
+
+def _differences(report: Report, figure: str, baseline: str) -> Table:
+    grid: list[list[str]] = []
+    strong = set()
+    for row in report.rows:
+        intervals = [cell.against.get(baseline, {}).get(figure) for cell in row.cells.values()]
+        if any(interval is None for interval in intervals):
+            continue
+        texts = []
+        for column, interval in enumerate(intervals, start=1):
+            assert interval is not None
+            better = interval.high < 0 if figure in LOWER_IS_BETTER else interval.low > 0
+            if better:
+                strong.add((len(grid), column))
+            texts.append(f"{interval.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]")
+        grid.append([row.name, *texts])
+    caption = (
+        "Row minus baseline on the same users, 95 % interval of a paired bootstrap over users; better ones stand out."
+    )
+    title = f"{NAMES.get(figure, figure)}, difference to {baseline}"
+    return Table(title, caption, ["", *report.groups], grid, frozenset(strong))
+
+
+def _cold_start(report: Report, figure: str) -> Table:
+    captions = {
+        "first success": "Share of users who rated the first item of their list 4 or more.",
+        "precision@5": "Share of the first five places with an item rated 4 or more, mean over users.",
+        "recall@5": "Share of the items rated 4 or more that are in the first five, mean over users who have any.",
+        "hit@5": "Share of users with an item rated 4 or more in the first five places.",
+    }
+    return _by_group(report, figure, captions.get(figure, "Mean over users."))
+
+
+def _calibration(report: Report) -> Table:
+    header = ["", *(f"{level:.0%}" for level in COVERAGE_LEVELS)]
+    rows = []
+    for row in report.rows:
+        counts = [report.groups[group][1] for group in row.cells]
+        shares = []
+        for level in COVERAGE_LEVELS:
+            values = [cell.figures.get(f"coverage@{level:.0%}") for cell in row.cells.values()]
+            known = [(v, n) for v, n in zip(values, counts, strict=True) if v is not None]
+            shares.append(f"{sum(v * n for v, n in known) / sum(n for _, n in known):.3f}" if known else "")
+        if all(shares):
+            rows.append([row.name, *shares])
+    caption = "Share of held-out ratings within each central interval of the predicted normal, over all questions."
+    return Table("Calibration of the standard deviation", caption, header, rows)
+
+
+def _questions(report: Report) -> Table:
+    rows = [[group, str(users), str(questions)] for group, (users, questions) in report.groups.items()]
+    return Table("Questions", "Cold users and what they were asked.", ["", "users", "questions"], rows)
+
+
+def _settings(report: Report) -> Table:
+    rows = []
+    for row in report.rows:
+        settings = json.dumps(row.settings, sort_keys=True) if row.settings else "defaults" if row.recommender else ""
+        rows.append([row.name, settings, _list(row.seeds), _list(row.epochs), row.chosen])
+    caption = "How each row was trained; settings and epochs were chosen on validation users only."
+    return Table("Settings", caption, ["", "settings", "seeds", "epochs", "how chosen"], rows)
+
+
+def _value(cell: Cell, figure: str) -> str:
+    value = f"{cell.figures[figure]:.4f}"
+    return f"{value} ± {cell.spread[figure]:.4f}" if figure in cell.spread else value
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _list(numbers: Sequence[int]) -> str:
+    return ", ".join(str(n) for n in numbers)

@@ -1,0 +1,105 @@
+"""Reports: complete or not written, the same bytes for the same evaluation, self-contained."""
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from models.evaluation.report import results_page, write
+from models.evaluation.results import REQUIRED, Cell, Report, Row, Timing, Timings
+from models.evaluation.run import Plan, evaluate
+from models.evaluation.significance import Interval
+from models.evaluation.tables import tables
+from tests.models.cinema import read_cinema
+
+BETTER = {"bias": {"rmse": Interval(difference=-0.02, low=-0.03, high=-0.01)}}
+ROWS = [
+    Row(
+        name=name,
+        recommender=name,
+        cells={
+            "k=0": Cell(
+                figures={"rmse": 1.0 + n / 10, "mae": 0.8, "ndcg@5": 0.7, "coverage@90%": 0.9},
+                against=BETTER if name == "bayes" else {},
+            )
+        },
+    )
+    for n, name in enumerate(reversed(REQUIRED))
+]
+TIMINGS = Timings(device="CPU", threads=1, rows={"bayes": Timing(training_seconds=1.5, scoring_microseconds=20.0)})
+
+
+def report(rows: list[Row] = ROWS) -> Report:
+    return Report(
+        protocol="kshot",
+        description="Described.",
+        measure="rating",
+        dataset="cinema <&>",
+        dataset_fingerprint="f" * 64,
+        command="warmstart evaluate",
+        groups={"k=0": (3, 4)},
+        rows=rows,
+    )
+
+
+@pytest.mark.parametrize("missing", REQUIRED)
+def test_a_report_without_a_required_row_cannot_be_made(missing: str) -> None:
+    with pytest.raises(ValidationError, match=missing):
+        report([row for row in ROWS if row.name != missing])
+
+
+def test_a_row_must_answer_every_group_and_have_a_name_of_its_own() -> None:
+    with pytest.raises(ValidationError, match="every group"):
+        report([*ROWS, Row(name="new", recommender="new", cells={})])
+    with pytest.raises(ValidationError, match="same name"):
+        report([*ROWS, ROWS[0]])
+
+
+def test_the_best_of_a_column_and_what_is_better_beyond_doubt_stand_out() -> None:
+    shown = {table.title: table for table in tables(report())}
+    assert shown["RMSE"].strong == {(0, 1)}
+    assert shown["RMSE"].rows[0] == ["bayes", "1.0000"]
+    difference = shown["RMSE, difference to bias"]
+    assert difference.rows == [["bayes", "-0.0200 [-0.0300, -0.0100]"]]
+    assert difference.strong == {(0, 1)}
+
+
+def test_the_page_of_html_needs_no_other_file_and_escapes_what_it_is_given(tmp_path: Path) -> None:
+    write(report(), TIMINGS, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "cinema &lt;&amp;&gt;" in page
+    assert page.count("<svg") == 3
+    for reference in ("src=", "<link", "<script", "url(http"):
+        assert reference not in page
+
+
+def test_json_reads_back_equal(tmp_path: Path) -> None:
+    write(report(), TIMINGS, tmp_path)
+    assert Report.model_validate_json((tmp_path / "report.json").read_bytes()) == report()
+    assert Timings.model_validate_json((tmp_path / "timings.json").read_bytes()) == TIMINGS
+
+
+def test_the_page_of_results_is_made_of_the_reports_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(report().model_dump_json())
+    (tmp_path / "a.timings.json").write_text(TIMINGS.model_dump_json())
+    (tmp_path / "b.json").write_text(report().model_dump_json())
+    page = results_page(tmp_path)
+    assert page == results_page(tmp_path)
+    assert page.count("## kshot on cinema") == 2
+    assert page.count("\nwarmstart evaluate\n") == 2
+    assert page.count("### Times") == 1
+    assert "| bayes | **1.0000** |" in page
+
+
+def test_the_same_seed_gives_the_same_report_times_apart(tmp_path: Path) -> None:
+    data = read_cinema(tmp_path / "cinema")
+    plan = Plan("kshot", ["mf"], settings={"bayes": {"n_factors": 2, "iterations": 3}}, blend=["bias", "mf"])
+    for name in ("first", "second"):
+        found = evaluate(data, plan)
+        write(found.report, found.timings, tmp_path / name)
+    for file in ("report.json", "curve.svg", "calibration.svg"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+    pages = [(tmp_path / name / "report.md").read_text().split("## Times")[0] for name in ("first", "second")]
+    assert pages[0] == pages[1]
+    assert json.loads((tmp_path / "first" / "report.json").read_text())["format_version"] == 1
