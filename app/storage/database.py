@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.storage import engines, migrate
 from app.storage.errors import StorageUnavailable, UnsafeDatabase
-from app.storage.failures import translated
+from app.storage.failures import connected, translated
 
 log = structlog.get_logger()
 
@@ -76,13 +76,22 @@ class Database:
         """Whether it is a SQLite file; Postgres otherwise."""
         return self._writer.dialect.name == "sqlite"
 
+    @property
+    def file(self) -> str:
+        """Path of the SQLite file; for Postgres the name of the database."""
+        return str(self._writer.url.database)
+
     @asynccontextmanager
     async def read(self, *, snapshot: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection to read with. With `snapshot` all statements see one and the same state of the database."""
-        async with translated(), self._reader.connect() as connection:
-            if snapshot:
-                await self._begin_snapshot(connection)
-            yield connection
+        async with translated():
+            connection = await connected(self._reader)
+            try:
+                if snapshot:
+                    await self._begin_snapshot(connection)
+                yield connection
+            finally:
+                await _to_its_end(connection.close())
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
@@ -91,7 +100,7 @@ class Database:
         Raises StorageUnavailable. Where that happens in the commit itself, nobody can know whether it was done.
         """
         async with self._turn(), translated():
-            connection = await self._writer.connect()
+            connection = await connected(self._writer)
             try:
                 await connection.begin()
                 yield connection
@@ -140,15 +149,15 @@ class Database:
         await self._writer.dispose()
 
     async def _prepare(self, require_durability: bool) -> None:
-        async with translated():
-            if self.is_sqlite:
+        if self.is_sqlite:
+            async with translated():
                 await engines.enter_wal_mode(self._writer.url, self._lock_timeout)
-                return
-            async with self._reader.connect() as connection:
-                settings = await connection.execute(
-                    text("SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'fsync')")
-                )
-                unsafe = [name for name, setting in settings if setting == "off"]
+            return
+        async with self.read() as connection:
+            settings = await connection.execute(
+                text("SELECT name, setting FROM pg_settings WHERE name IN ('synchronous_commit', 'fsync')")
+            )
+            unsafe = [name for name, setting in settings if setting == "off"]
         if unsafe and require_durability:
             raise UnsafeDatabase(f"{' and '.join(unsafe)} off: a crash would lose acknowledged writes")
         if unsafe:
@@ -167,7 +176,8 @@ class Database:
             yield
             return
         try:
-            await asyncio.wait_for(self._turns.acquire(), wait or self._lock_timeout)
+            async with asyncio.timeout(wait or self._lock_timeout):
+                await self._turns.acquire()
         except TimeoutError as failure:
             raise StorageUnavailable("other writes took too long") from failure
         try:

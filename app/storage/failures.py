@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.storage.errors import StorageUnavailable
 
@@ -63,7 +64,15 @@ async def translated(*, committing: bool = False) -> AsyncIterator[None]:
         raise StorageUnavailable(_sqlite_reason(failure) or "database error") from failure
     except TimeoutError as failure:
         raise StorageUnavailable("no answer in time") from failure
-    except OSError as failure:  # asyncpg lets those of the socket through as they are
+    except ConnectionError as failure:  # asyncpg lets those of the socket through as they are
+        raise StorageUnavailable("connection lost", repeatable=not committing) from failure
+
+
+async def connected(engine: AsyncEngine) -> AsyncConnection:
+    """A connection of the engine. Raises StorageUnavailable where there is nobody at the address."""
+    try:
+        return await engine.connect()
+    except OSError as failure:
         raise StorageUnavailable("unreachable") from failure
 
 
