@@ -4,9 +4,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.api.schemas import Filters, SupportInteraction
+from app.api.schemas import Filters
 from app.services.deploy import Deployments
-from app.services.evidence import SupportEvent
 from app.services.installation import Installation
 from app.services.recommend import Limits
 
@@ -23,11 +22,6 @@ async def _deployments(request: Request) -> Deployments:
 
 Here = Annotated[Installation, Depends(_installation)]
 Reloads = Annotated[Deployments, Depends(_deployments)]
-
-
-def events_of(support: list[SupportInteraction]) -> list[SupportEvent]:
-    """The support of a body as the services take it."""
-    return [SupportEvent(e.item_id, e.kind, e.value, e.domain, e.occurred_at) for e in support]
 
 
 def limits_of(filters: Filters) -> Limits:

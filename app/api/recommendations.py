@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
-from app.api.depends import Here, events_of, limits_of
+from app.api.depends import Here, limits_of
 from app.api.fields import Id
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
@@ -46,7 +46,7 @@ async def post_recommendations(
     if body.user is None:
         who = Who(user_id=body.user_id)
     else:
-        who = Who(None, body.user.attributes, events_of(body.user.support), "/user/support")
+        who = Who(None, body.user.attributes, body.user.support, "/user/support")
     return json_response(
         await recommend(here, body.domain, who, body.k, limits_of(body.filters), body.exploration.policy, body.explain)
     )
@@ -88,7 +88,7 @@ async def post_cold_start(
     ],
 ) -> Response:
     """The best k items for somebody who is not stored. The slate is logged, the evidence is not."""
-    who = Who(None, body.attributes, events_of(body.support))
+    who = Who(None, body.attributes, body.support)
     return json_response(
         await recommend(here, body.domain, who, body.k, limits_of(body.filters), body.exploration.policy, body.explain)
     )
@@ -112,5 +112,5 @@ async def post_predictions(
     if body.user is None:
         who = Who(user_id=body.user_id)
     else:
-        who = Who(None, body.user.attributes, events_of(body.user.support), "/user/support")
+        who = Who(None, body.user.attributes, body.user.support, "/user/support")
     return json_response(await predict(here, body.domain, who, body.items))

@@ -1,6 +1,8 @@
 """`warmstart serve` and `warmstart demo`: the service, from what there is or from nothing."""
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -53,12 +55,11 @@ def demo(host: Host = None, port: Port = None) -> None:
 def train_missing(settings: Settings) -> list[Path]:
     """Train the demo's recommenders that have no checkpoint yet; the folders of those that were trained."""
     from app.commands.train import train_checkpoint
-    from app.services.deploy import list_checkpoints
     from models.datasets.fetch import fetch
     from models.datasets.folder import read
 
     settings.checkpoints.mkdir(parents=True, exist_ok=True)
-    there = {entry.card.recommender for entry in list_checkpoints(settings.checkpoints) if entry.card}
+    there = set(_usable(settings.checkpoints))
     missing = [name for name in DEMO_RECOMMENDERS if name not in there]
     if not missing:
         return []
@@ -72,6 +73,16 @@ def train_missing(settings: Settings) -> list[Path]:
             typer.echo(f"trained {name} in {kept.fit_seconds:.0f} s: RMSE {kept.metrics['rmse']:.3f}", err=True)
             made.append(kept.path)
     return made
+
+
+def _usable(folder: Path) -> Iterator[str]:
+    """Recommenders with a checkpoint that this version can load; one from an earlier version may not fit."""
+    from models import checkpoint
+
+    for path in folder.iterdir():
+        if path.is_dir() and not path.name.startswith("."):
+            with suppress(checkpoint.CheckpointError):
+                yield checkpoint.load(path).card.recommender
 
 
 def _run(settings: Settings) -> None:

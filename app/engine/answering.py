@@ -110,28 +110,33 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
     padded = _Padded.of(questions)
     for p in asked:
         part = domain.parts[p]
-        states[p], scores[p] = _adapt_and_score(part, domain, questions, [_cached(q, p) for q in questions], padded)
+        states[p], scores[p] = _adapt_and_score(part, domain, [_cached(q, p) for q in questions], padded)
     share = torch.tensor([[row[p] for p in asked] for row in weights], device=scores[asked[0]].mean.device)
     calibrations = [domain.blend.parts[p].calibration if domain.blend else None for p in asked]
     mixed = mix([scores[p] for p in asked], share, calibrations) if len(asked) > 1 else scores[asked[0]]
     chosen = _choose(mixed.mean, domain, questions)
+    at = _padded_index(chosen, mixed.mean.device)  # (B, K)
     low, high = domain.shelf.domain.rating_min, domain.shelf.domain.rating_max
+    mean = mixed.mean.gather(1, at).clamp(low, high).cpu().numpy()
+    std = None if mixed.std is None else mixed.std.gather(1, at).cpu().numpy()
+    own = {p: scores[p].mean.gather(1, at).cpu().numpy() for p in asked}
     answers = []
     for b, (question, local) in enumerate(zip(questions, chosen, strict=True)):
-        std = None if mixed.std is None else _at(mixed.std[b], local) * domain.std_scale(question.support_size)
+        n = len(local)
         parts = [
-            PartAnswer(weights[b][p], states[p][b], _at(scores[p].mean[b], local))
-            if p in scores
-            else PartAnswer(0.0, None, None)
+            PartAnswer(weights[b][p], states[p][b], own[p][b, :n]) if p in own else PartAnswer(0.0, None, None)
             for p in range(len(domain.parts))
         ]
-        answers.append(Answer(local, np.clip(_at(mixed.mean[b], local), low, high), std, parts))
+        spread = None if std is None else std[b, :n] * np.float32(domain.std_scale(question.support_size))
+        answers.append(Answer(local, mean[b, :n], spread, parts))
     return answers
 
 
-def _at(row: Tensor, local: Indices) -> Floats:
-    values: Floats = row[torch.from_numpy(local).to(row.device)].cpu().numpy()
-    return values
+def _padded_index(chosen: Sequence[Indices], device: torch.device) -> Tensor:
+    index = np.zeros((len(chosen), max(len(local) for local in chosen)), np.int64)
+    for b, local in enumerate(chosen):
+        index[b, : len(local)] = local
+    return torch.from_numpy(index).to(device)
 
 
 def _cached(question: Question, part: int) -> UserState | None:
@@ -205,11 +210,11 @@ def _without_strangers(evidence: Evidence) -> Evidence:
 
 
 def _adapt_and_score(
-    part: Part, domain: ServedDomain, questions: list[Question], cached: list[UserState | None], padded: _Padded
+    part: Part, domain: ServedDomain, cached: list[UserState | None], padded: _Padded
 ) -> tuple[list[UserState], Scores]:
     recommender, table = part.served.recommender, part.served.table
     found = [state for state in cached if state is not None]
-    if len(found) == len(questions):
+    if len(found) == len(cached):
         states = torch.stack([state.state for state in found]).to(table.domain.device)
         return found, recommender.score(states, table, part.rows)
     evidence = padded.for_part(part)
@@ -219,7 +224,7 @@ def _adapt_and_score(
     on_cpu = states.cpu()
     sizes = evidence.mask.sum(1).tolist()
     made = [
-        UserState(on_cpu[b], int(sizes[b]), before[b], after[b]) if state is None else state
+        UserState(on_cpu[b], sizes[b], before[b], after[b]) if state is None else state
         for b, state in enumerate(cached)
     ]
     return made, scores
@@ -229,59 +234,59 @@ def _support_losses(
     part: Part, domain: ServedDomain, evidence: Evidence, padded: _Padded, scores: Scores
 ) -> tuple[list[float | None], list[float | None]]:
     """Mean squared error on each user's support in this domain, under the empty and under the adapted state."""
-    nothing: list[float | None] = [None] * evidence.batch_size
-    if part.served.recommender.kind != "rating" or padded.positions.shape[1] == 0:
+    recommender, table = part.served.recommender, part.served.table
+    size, length = padded.positions.shape
+    if recommender.kind != "rating" or length == 0:
+        nothing: list[float | None] = [None] * size
         return nothing, nothing
-    catalogue = domain.catalogue
-    device = scores.mean.device
     positions = padded.positions.numpy()
-    mask = (padded.weights.numpy() > 0) & (catalogue.shelf_of[positions] == domain.shelf.number)
-    local = np.where(mask, catalogue.local[positions], 0)
-    rated, inverse = np.unique(local, return_inverse=True)
-    rows = torch.from_numpy(rated).to(device)
-    rows = rows if part.rows is None else part.rows[rows]
-    table = part.served.table
-    empty = part.served.recommender.adapt(evidence.emptied(), table, part.target)
-    baseline = part.served.recommender.score(empty, table, rows).mean  # (B, U)
-    at = torch.from_numpy(local).to(device)
-    weight = torch.from_numpy(mask).to(device)
-    value = padded.values.to(device)
+    mask = (padded.weights.numpy() > 0) & (domain.catalogue.shelf_of[positions] == domain.shelf.number)
+    local = torch.from_numpy(np.where(mask, domain.catalogue.local[positions], 0)).to(scores.mean.device)  # (B, L)
+    # Without attributes all users are the same before they adapt: one empty state answers for the whole batch.
+    newcomers = evidence.emptied() if any(padded.attributes) else evidence.emptied().rows(slice(0, 1))
+    empty = recommender.adapt(newcomers, table, part.target)
+    if size * length < len(domain.shelf.items):
+        rows = local.flatten() if part.rows is None else part.rows[local.flatten()]
+        baseline = recommender.score(empty, table, rows).mean.expand(size, -1)  # (B, B L)
+        before = baseline.gather(1, torch.arange(size * length, device=local.device).view(size, length))
+    else:
+        before = recommender.score(empty, table, part.rows).mean.expand(size, -1).gather(1, local)
+    counted = torch.from_numpy(mask).to(local.device)
+    counts = counted.sum(1)
+    values = padded.values.to(local.device)
 
     def loss(predicted: Tensor) -> list[float | None]:
-        squared = ((predicted - value).square() * weight).sum(1)
-        count = weight.sum(1)
-        mean = (squared / count.clamp(min=1)).tolist()
-        return [m if n else None for m, n in zip(mean, count.tolist(), strict=True)]
+        mean = ((predicted - values).square() * counted).sum(1) / counts.clamp(min=1)
+        return [m if n else None for m, n in zip(mean.tolist(), counts.tolist(), strict=True)]
 
-    before = loss(baseline.gather(1, torch.from_numpy(inverse.reshape(local.shape)).to(device)))
-    return before, loss(scores.mean.gather(1, at))
+    return loss(before), loss(scores.mean.gather(1, local))
 
 
 def _choose(mean: Tensor, domain: ServedDomain, questions: list[Question]) -> list[Indices]:
-    """Local indices of each answer."""
-    largest = max((min(q.k + len(q.blocked), mean.shape[1]) for q in questions if q.k and q.only is None), default=0)
-    ranked: Indices | None = None
-    if largest:
-        open_ = mean
-        if len(domain.shelf.unavailable):
-            closed = torch.from_numpy(domain.shelf.unavailable).to(mean.device)
-            open_ = mean.index_fill(1, closed, -torch.inf)
-        top = torch.topk(open_, largest, dim=1)
-        top_index = top.indices.cpu().numpy()
-        finite = torch.isfinite(top.values).sum(1).tolist()
-        ranked = top_index
-    chosen: list[Indices] = []
+    """Local indices of each answer: those asked for, or the best that are open, best first."""
+    k = max((question.k for question in questions), default=0)
+    ranked: list[Indices] = []
+    if k:
+        top = torch.topk(_closed(mean, domain, questions), min(k, mean.shape[1]), dim=1)
+        counts = torch.isfinite(top.values).sum(1).tolist()
+        ranked = [row[:n] for row, n in zip(top.indices.cpu().numpy(), counts, strict=True)]
+    return [
+        ranked[b][: question.k] if question.k or question.only is None else question.only
+        for b, question in enumerate(questions)
+    ]
+
+
+def _closed(mean: Tensor, domain: ServedDomain, questions: list[Question]) -> Tensor:
+    """The scores (B, n) with minus infinity where an item must not be recommended."""
+    blocked = np.concatenate([question.blocked for question in questions])
+    rows = np.repeat(np.arange(len(questions)), [len(question.blocked) for question in questions])
+    open_ = mean.clone()
+    open_[torch.from_numpy(rows).to(mean.device), torch.from_numpy(blocked).to(mean.device)] = -torch.inf
     for b, question in enumerate(questions):
-        if question.k == 0 and question.only is not None:
-            chosen.append(question.only)
-        elif question.only is not None:
-            allowed = np.setdiff1d(question.only, np.concatenate([question.blocked, domain.shelf.unavailable]))
-            order = np.argsort(-_at(mean[b], allowed), kind="stable")[: question.k]
-            chosen.append(allowed[order])
-        else:
-            assert ranked is not None
-            row = ranked[b, : finite[b]]
-            if len(question.blocked):
-                row = row[~np.isin(row, question.blocked)]
-            chosen.append(row[: question.k])
-    return chosen
+        if question.only is not None:
+            others = torch.ones(mean.shape[1], dtype=torch.bool, device=mean.device)
+            others[torch.from_numpy(question.only).to(mean.device)] = False
+            open_[b, others] = -torch.inf
+    if len(domain.shelf.unavailable):
+        open_[:, torch.from_numpy(domain.shelf.unavailable).to(mean.device)] = -torch.inf
+    return open_

@@ -46,6 +46,12 @@ class Shelf:
         return {item.item_id: local for local, item in enumerate(self.items) if not item.deleted}
 
     @cached_property
+    def position_of(self) -> dict[str, int]:
+        """Item id → position in the whole catalogue, of items that are not deleted."""
+        positions = self.positions.tolist()
+        return {item_id: positions[local] for item_id, local in self.local_of.items()}
+
+    @cached_property
     def unavailable(self) -> NDArray[np.int64]:
         """Local indices that are never recommended."""
         return np.array([local for local, item in enumerate(self.items) if not item.available], dtype=np.int64)

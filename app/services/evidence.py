@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import orjson
@@ -19,16 +19,23 @@ from app.storage.records import Event, StoredUser
 from app.telemetry import STATES
 from models.datasets.schema import Attributes, Domain
 
+Found = tuple[int, float, float, float | None, str]
+"""An interaction as evidence: catalogue position, rating it stands for, weight, time, kind."""
 
-@dataclass(frozen=True, slots=True)
-class SupportEvent:
+
+class SupportEvent(Protocol):
     """An interaction sent along with a request."""
 
-    item_id: str
-    kind: str
-    value: float | None
-    domain: str | None
-    occurred_at: float | None
+    @property
+    def item_id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def domain(self) -> str | None: ...
+    @property
+    def occurred_at(self) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,44 +54,44 @@ class Gathered:
     """From the cache; empty where nothing was looked up."""
 
 
-def check_value(domain: Domain, kind: str, value: float | None, pointer: str) -> None:
-    """Raise Problem (validation-error) unless the domain gives an event of that kind and value a meaning."""
+def check_value(domain: Domain, kind: str, value: float | None, pointer: str, row: int) -> None:
+    """Raise Problem (validation-error) unless the domain gives an event of that kind and value a meaning.
+
+    `pointer` and `row` say where in the body the event stands.
+    """
     if kind != "rating":
         if kind not in domain.kinds:
             known = ", ".join(["rating", *domain.kinds])
-            raise invalid(f"{pointer}/kind", f"this domain knows the kinds {known}")
+            raise invalid(f"{pointer}/{row}/kind", f"this domain knows the kinds {known}")
     elif value is None:
-        raise invalid(f"{pointer}/value", "a rating needs a value")
+        raise invalid(f"{pointer}/{row}/value", "a rating needs a value")
     elif not domain.rating_min <= value <= domain.rating_max:
-        raise invalid(f"{pointer}/value", f"ratings here lie between {domain.rating_min:g} and {domain.rating_max:g}")
+        raise invalid(
+            f"{pointer}/{row}/value", f"ratings here lie between {domain.rating_min:g} and {domain.rating_max:g}"
+        )
 
 
 def from_request(
     snapshot: Snapshot, target: str, support: Sequence[SupportEvent], attributes: Attributes, pointer: str
 ) -> Gathered:
     """Evidence given in the request; of several ratings of one item the last counts."""
-    found: list[tuple[int, float, float, float, str]] = []
-    rated: dict[int, int] = {}
+    found: dict[tuple[int, int], Found] = {}
     ignored = []
     for i, event in enumerate(support):
         shelf = snapshot.catalogue.shelves.get(event.domain or target)
         if shelf is None:
             raise invalid(f"{pointer}/{i}/domain", "no domain has that name")
-        check_value(shelf.domain, event.kind, event.value, f"{pointer}/{i}")
-        local = shelf.local_of.get(event.item_id)
-        if local is None:
+        check_value(shelf.domain, event.kind, event.value, pointer, i)
+        position = shelf.position_of.get(event.item_id)
+        if position is None:
             ignored.append(event.item_id)
             continue
         worth = shelf.domain.evidence_of(event.kind, event.value)
         assert worth is not None
-        position = int(shelf.positions[local])
-        if event.kind == "rating" and position in rated:
-            found[rated[position]] = (-1, 0.0, 0.0, 0.0, "")
-        if event.kind == "rating":
-            rated[position] = len(found)
-        when = np.nan if event.occurred_at is None else event.occurred_at
-        found.append((position, *worth, when, event.kind))
-    return _gathered(snapshot, target, [row for row in found if row[0] >= 0], attributes, ignored)
+        key = (position, -1 if event.kind == "rating" else i)
+        found.pop(key, None)
+        found[key] = (position, worth[0], worth[1], event.occurred_at, event.kind)
+    return _gathered(snapshot, target, list(found.values()), attributes, ignored)
 
 
 async def from_storage(installation: Installation, snapshot: Snapshot, domain: ServedDomain, user_id: str) -> Gathered:
@@ -102,7 +109,7 @@ async def from_storage(installation: Installation, snapshot: Snapshot, domain: S
         await installation.cache.put({keys[0]: _dump_history(events)})
     else:
         events = _load_history(history)
-    found = []
+    found: list[Found] = []
     for event in events:
         position = snapshot.catalogue.position_of.get(event.item_key)
         if position is None:
@@ -142,22 +149,23 @@ async def remember(
 def _gathered(
     snapshot: Snapshot,
     target: str,
-    found: Sequence[tuple[int, float, float, float, str]],
+    found: Sequence[Found],
     attributes: Attributes,
     ignored: list[str],
 ) -> Gathered:
-    positions = np.array([row[0] for row in found], dtype=np.int64)
+    columns = zip(*found, strict=True) if found else [()] * 5
+    positions, values, weights, times, kinds = columns
     known = Known(
-        positions,
-        np.array([row[1] for row in found], dtype=np.float32),
-        np.array([row[2] for row in found], dtype=np.float32),
-        np.array([row[3] for row in found], dtype=np.float64),
-        [row[4] for row in found],
+        np.array(positions, dtype=np.int64),
+        np.array(values, dtype=np.float32),
+        np.array(weights, dtype=np.float32),
+        np.array(times, dtype=np.float64),  # None becomes NaN
+        kinds,
         attributes,
     )
     catalogue = snapshot.catalogue
-    here = positions[catalogue.shelf_of[positions] == catalogue.shelves[target].number]
-    return Gathered(known, len(here), np.unique(catalogue.local[here]), ignored)
+    here = known.positions[catalogue.shelf_of[known.positions] == catalogue.shelves[target].number]
+    return Gathered(known, len(here), catalogue.local[here], ignored)
 
 
 def _history_key(user: StoredUser) -> CacheKey:

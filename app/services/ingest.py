@@ -59,7 +59,7 @@ def _checked(installation: Installation, snapshot: Snapshot, event: Posted, row:
     shelf = snapshot.catalogue.shelves.get(event.domain)
     if shelf is None:
         raise invalid(f"{pointer}/domain", "no domain has that name")
-    check_value(shelf.domain, event.kind, event.value, pointer)
+    check_value(shelf.domain, event.kind, event.value, "/interactions", row)
     if event.occurred_at is not None and event.occurred_at > now + MAX_AHEAD_SECONDS:
         raise Problem(
             "timestamp-out-of-range",

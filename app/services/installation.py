@@ -46,6 +46,7 @@ class Installation:
         self.domains: dict[str, StoredDomain] = {}
         self.ready = False
         self.log_slate: Coalescer[NewSlate, None] = Coalescer(self._log_slates)
+        self._watch = revisions.Watch(database)
         self._revisions: Coalescer[None, Revisions] = Coalescer(self._read_revisions)
         self._change = asyncio.Lock()
         self._deploying = asyncio.Lock()
@@ -87,6 +88,7 @@ class Installation:
         await asyncio.to_thread(self.batcher.close)
         await self.log_slate.close()
         await self.cache.close()
+        self._watch.close()
         await self.database.close()
 
     async def fresh(self) -> Snapshot:
@@ -154,9 +156,7 @@ class Installation:
         return self.runtime.now
 
     async def _read_revisions(self, group: Sequence[None]) -> Sequence[Revisions]:
-        async with self.database.read() as connection:
-            seen = await revisions.read(connection)
-        return [seen] * len(group)
+        return [await self._watch.read()] * len(group)
 
     async def _log_slates(self, group: Sequence[NewSlate]) -> Sequence[None]:
         await self.database.transact(lambda connection: slates.add(connection, group))

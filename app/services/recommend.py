@@ -168,7 +168,7 @@ async def _allowed(
     for attribute, values in limits.where.items():
         having = shelf.where(attribute, values)
         only = having if only is None else np.intersect1d(only, having)
-    return (np.unique(np.concatenate(blocked)) if blocked else NOTHING), only
+    return (np.concatenate(blocked) if blocked else NOTHING), only
 
 
 def _locals(local_of: Mapping[str, int], item_ids: Sequence[str]) -> Indices:
