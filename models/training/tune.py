@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from models.datasets.dataset import Dataset
@@ -19,7 +18,7 @@ from models.recipes import Recipe, Space
 from models.recommender import FitOptions, Progress, no_progress
 from models.training.train import train
 
-STUDY_FILE = "study.journal"
+STUDY_FILE = "study.db"
 BEST_FILE = "best.toml"
 METRIC = "rmse"
 
@@ -71,7 +70,7 @@ def tune(
         raise TuneError(f"recipe {recipe.name} has no [search] table")
     out.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(out / STUDY_FILE)))
+    storage = RDBStorage(f"sqlite:///{(out / STUDY_FILE).absolute()}")
     study = optuna.create_study(storage=storage, study_name=recipe.name, direction="minimize", load_if_exists=True)
     _check_same_search(study, recipe, data, seed)
     while (done := len(_finished(study))) < trials:

@@ -1,15 +1,16 @@
 """The search of settings: goes on after a kill, proposes the same again, and looks at validation users only."""
 
 import signal
+import sqlite3
 import subprocess
 import sys
 import tomllib
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from models.datasets.dataset import Dataset
@@ -27,20 +28,21 @@ def cinema(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def study(folder: Path) -> optuna.Study:
-    return optuna.load_study(
-        study_name="popularity", storage=JournalStorage(JournalFileBackend(str(folder / STUDY_FILE)))
-    )
+    return optuna.load_study(study_name="popularity", storage=RDBStorage(f"sqlite:///{folder / STUDY_FILE}"))
 
 
 def finished(folder: Path) -> list[dict[str, float]]:
     """Settings of the trials that have an outcome."""
-    if not (folder / STUDY_FILE).exists():
-        return []
+    return [trial.params for trial in study(folder).get_trials(states=[TrialState.COMPLETE])]
+
+
+def n_finished(folder: Path) -> int:
+    """How many of them there are, read past the library: the search may be making its tables just now."""
     try:
-        trials = study(folder).get_trials(states=[TrialState.COMPLETE])
-    except KeyError:  # the file is there, the study not yet
-        return []
-    return [trial.params for trial in trials]
+        with sqlite3.connect(f"file:{folder / STUDY_FILE}?mode=ro", uri=True) as database:
+            return int(database.execute("SELECT count(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
 
 
 @pytest.mark.slow
@@ -49,8 +51,9 @@ def test_a_search_killed_in_the_middle_goes_on_to_the_trials_it_was_asked_for(tm
     command = [*COMMAND, "--data", str(data), "--out", str(tmp_path / "study"), "--trials"]
     endless = subprocess.Popen([*command, "1000000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        while len(finished(tmp_path / "study")) < 3:
-            assert endless.poll() is None, "the search ended by itself"
+        while n_finished(tmp_path / "study") < 3:
+            with suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"the search ended by itself with {endless.wait(timeout=0.1)}")
     finally:
         endless.kill()
     assert endless.wait() == -signal.SIGKILL
