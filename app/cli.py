@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.commands import checkpoints, datasets, db, exchange, serve, train
+from app.commands import blend, checkpoints, datasets, db, evaluate, exchange, serve, train
 
 app = typer.Typer(
     name="warmstart",
@@ -15,6 +15,8 @@ app = typer.Typer(
 )
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(train.app)
+app.add_typer(blend.app)
+app.add_typer(evaluate.app)
 app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(serve.app)
 app.add_typer(exchange.app)

@@ -54,6 +54,7 @@ def demo(host: Host = None, port: Port = None) -> None:
 
 def train_missing(settings: Settings) -> list[Path]:
     """Train the demo's recommenders that have no checkpoint yet; the folders of those that were trained."""
+    from app.commands.blend import describe, fit_blends
     from app.commands.train import train_checkpoint
     from models.datasets.fetch import fetch
     from models.datasets.folder import read
@@ -72,6 +73,8 @@ def train_missing(settings: Settings) -> list[Path]:
             kept = train_checkpoint(name, {}, data, settings.checkpoints, device=settings.device, progress=progress)
             typer.echo(f"trained {name} in {kept.fit_seconds:.0f} s: RMSE {kept.metrics['rmse']:.3f}", err=True)
             made.append(kept.path)
+        for blend in fit_blends(settings.checkpoints, data):
+            typer.echo(describe(blend), err=True)
     return made
 
 
