@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.blend import Blend, BlendPart, mix
+from models.blend import Blend, mix
 from models.datasets.dataset import Dataset
 from models.evaluation.exam import Group
 from models.evaluation.metrics import Floats
@@ -121,11 +121,6 @@ class MostPopular(Predictor):
 
     def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
         return Scores(self.counts[positions].expand(support.batch_size, -1), kind="preference")
-
-
-def blend_parts(parts: Sequence[tuple[str, str, Recommender]]) -> list[BlendPart]:
-    """Parts of a blend from (digest, recommender name, recommender)."""
-    return [BlendPart(role=recommender.role, digest=digest, recommender=name) for digest, name, recommender in parts]
 
 
 def _on_cpu(scores: Scores) -> Scores:

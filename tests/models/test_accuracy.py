@@ -1,0 +1,59 @@
+"""Accuracy bands on MovieLens-100K: a recommender that got worse, or suspiciously better, is noticed.
+
+The figure is the RMSE on validation users (a tenth, drawn by seed 0; 0, 5 and 20 ratings of each are known), so nothing
+that the published tables ask about is looked at. A band is the figure of the recipe when it was chosen, with .008 to
+either side: room for another machine or another torch to round otherwise. A change that leaves its band on purpose
+moves the band in the same commit. A recommender without a band fails.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from models.datasets.dataset import Dataset
+from models.datasets.fetch import FetchError, fetch
+from models.datasets.folder import read
+from models.evaluation.run import Plan, evaluate
+from models.recipes import load
+from models.recommender import FitOptions
+from models.registry import RECOMMENDERS
+from models.training.train import train
+
+pytestmark = pytest.mark.eval
+
+MARGIN = 0.008
+VALIDATION_RMSE = {
+    "popularity": 1.0396,
+    "bias": 1.0001,
+    "bayes": 0.9651,
+    "mf": 0.9825,
+    "content": 0.9927,
+    "maml": 0.9642,
+}
+"""Recommender → RMSE on validation users, as `warmstart train NAME` prints it with the settings of the recipe."""
+
+
+@pytest.fixture(scope="module")
+def movielens(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("data") / "movielens-100k"
+    try:
+        fetch("movielens-100k", folder)
+    except FetchError as error:
+        pytest.skip(f"MovieLens-100K cannot be fetched: {error}")
+    return read(folder)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in RECOMMENDERS.items() if kind.kind == "rating"])
+def test_the_recipe_errs_as_much_as_when_it_was_chosen(movielens: Dataset, name: str) -> None:
+    recipe = load(name)
+    trained = train(recipe.recommender, recipe.settings, movielens, FitOptions(seed=0))
+    assert trained.metrics["rmse"] == pytest.approx(VALIDATION_RMSE[name], abs=MARGIN)
+
+
+def test_bayes_beats_bias_on_the_k_shot_curve_and_its_intervals_hold(movielens: Dataset, tmp_path: Path) -> None:
+    report = evaluate(movielens, Plan("kshot", [])).report
+    bayes = report.row("bayes")
+    for k in (10, 20, 50):
+        assert bayes.cells[f"k={k}"].against["bias"]["rmse"].high < 0
+    for cell in bayes.cells.values():
+        assert cell.figures["coverage@90%"] == pytest.approx(0.9, abs=0.03)
