@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app import __version__
-from app.commands.terminal import facts, fail, progress_bars, show
+from app.commands.terminal import fail, progress_bars, show
 from app.commands.train import Device, TrainingError, parse_settings
 
 if TYPE_CHECKING:
@@ -108,31 +108,6 @@ def evaluate_command(
         raise fail(str(error)) from error
     shown = tables(evaluation.report)
     show(_grid(shown[0]), _grid(shown[-2]), f"The report is {out / 'report.html'}")
-
-
-@app.command("blend")
-def blend_command(
-    names: Annotated[list[str], typer.Argument(help="Checkpoints to blend, one a role.")],
-    data: Annotated[Path, typer.Option(help="Data set folder that all of them were trained on, with one seed.")],
-    checkpoints: Annotated[Path, typer.Option(help="Folder of the checkpoints; the blend is put beside them.")],
-) -> None:
-    """Learn how far to trust each checkpoint, by how much is known of a user, on users that none has met."""
-    from models import checkpoint
-    from models.datasets.description import DatasetError
-    from models.datasets.folder import read
-    from models.evaluation.blend import blend_checkpoints
-
-    try:
-        with progress_bars() as progress:
-            found = read(data, progress)
-            loaded = [checkpoint.load(checkpoints / name) for name in names]
-            for index, domain in enumerate(found.schema.domains):
-                learnt = blend_checkpoints(loaded, found, index)
-                learnt.save(checkpoints / f"blend-{domain.name}.json")
-                rows = {f"from {b.min_support} interactions": b.weights for b in learnt.buckets}
-                show(f"{domain.name}: {', '.join(names)}", facts(rows))
-    except (DatasetError, checkpoint.CheckpointError, ValueError, OSError) as error:
-        raise fail(str(error)) from error
 
 
 @app.command("tune")

@@ -18,13 +18,11 @@ from scipy.optimize import nnls
 from torch import Tensor
 
 from models.blend import BUCKET_STARTS, Blend, BlendPart, Bucket, Calibration
-from models.checkpoint import Checkpoint
 from models.datasets.dataset import Dataset
 from models.evaluation.draws import draw_by_seed
 from models.evaluation.exam import Group
 from models.evaluation.metrics import Bools, Floats, Ints
-from models.evaluation.predictors import Predictor, TrainedPredictor
-from models.training.train import VALIDATION_SHARE
+from models.evaluation.predictors import Predictor
 
 QUERY_SIZE = 10
 SIZES = ((0,), (1, 2), (3, 4), (5, 7), (10, 15), (20, 30), (50,))
@@ -69,33 +67,6 @@ def fit_blend(
         for start, w, bucket in zip(BUCKET_STARTS, weights, stacks, strict=True)
     ]
     return Blend(domain=data.schema.domains[domain].name, parts=calibrated, buckets=buckets)
-
-
-def blend_checkpoints(checkpoints: Sequence[Checkpoint], data: Dataset, domain: int) -> Blend:
-    """The blend of checkpoints that were trained on `data`, on the users that their training held out.
-
-    Raises ValueError where they were trained on other data, or held out different users.
-    """
-    if any(checkpoint.card.dataset_fingerprint != data.fingerprint for checkpoint in checkpoints):
-        raise ValueError("a blend is fitted on the data that all its checkpoints were trained on")
-    seeds = {checkpoint.card.seed for checkpoint in checkpoints}
-    if len(seeds) != 1 or not all(checkpoint.card.metrics or _prefers(checkpoint) for checkpoint in checkpoints):
-        raise ValueError(
-            "the checkpoints of a blend must have been trained with one seed, which held out the same users"
-        )
-    (seed,) = seeds
-    parts = [
-        (
-            BlendPart(role=c.recommender.role, digest=c.digest, recommender=c.card.recommender),
-            TrainedPredictor(c.recommender, c.table),
-        )
-        for c in checkpoints
-    ]
-    return fit_blend(parts, data, data.split_users(VALIDATION_SHARE, seed)[1], domain, seed)
-
-
-def _prefers(checkpoint: Checkpoint) -> bool:
-    return checkpoint.recommender.kind == "preference"
 
 
 def stack(

@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import checkpoint
 from models.blend import BlendPart
 from models.datasets.dataset import Dataset
-from models.evaluation.blend import Stack, blend_checkpoints, fit_blend, stacked_weights
+from models.evaluation.blend import Stack, fit_blend, stacked_weights
 from models.evaluation.exam import Exam, Group
 from models.evaluation.measure import measure
 from models.evaluation.predictors import Constant, MostPopular, Predictor
@@ -22,8 +21,7 @@ from models.evaluation.run import EvaluationError, Plan, evaluate
 from models.evaluation.served import ServedError, ServedPredictor, question_body
 from models.evaluation.sitting import Sitting
 from models.evaluation.yardsticks import PlainBias
-from models.recommender import Evidence, FitOptions, Scores
-from models.training.train import train
+from models.recommender import Evidence, Scores
 from tests.models.cinema import read_cinema
 from tests.models.tiny import tiny
 
@@ -160,22 +158,6 @@ def test_a_learnt_blend_calibrates_preferences_and_scales_its_std(cinema: Datase
     assert blend.parts[1].calibration.slope == pytest.approx(0.01, rel=0.3)
     assert blend.std_scale(0) > 2  # a std of 0.1 promised far too much
     assert blend == fit_blend(parts, cinema, torch.arange(30), 0, seed=0)
-
-
-def test_checkpoints_trained_together_can_be_blended_and_others_cannot(cinema: Dataset, tmp_path: Path) -> None:
-    def trained(name: str, seed: int) -> checkpoint.Checkpoint:
-        made = train(name, {}, cinema, FitOptions(seed=seed))
-        card = {"metrics": made.metrics, "seed": seed, "fit_seconds": made.seconds, "code_version": "1"}
-        path = tmp_path / f"{name}-{seed}"
-        return checkpoint.load(checkpoint.save(path, made.recommender, made.fitted, cinema, **card))
-
-    bias, content = trained("bias", 0), trained("content", 0)
-    blend = blend_checkpoints([bias, content], cinema, 0)
-    assert blend.applies_to({"collaborative": bias.digest, "content": content.digest})
-    with pytest.raises(ValueError, match="one seed"):
-        blend_checkpoints([bias, trained("content", 1)], cinema, 0)
-    with pytest.raises(ValueError, match="trained on"):
-        blend_checkpoints([bias, content], cinema.where(cinema.interactions.users > 0), 0)
 
 
 def service(asked: list[dict[str, Any]]) -> Any:
