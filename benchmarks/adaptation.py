@@ -1,10 +1,12 @@
 """What adapting to a newcomer costs: `python -m benchmarks.adaptation [--json PATH]`.
 
 The textbook model: towers 64-64-32, predictor 64-64-64-1; a user has K = 20 ratings, the inner loop takes 5 steps, then
-3,700 items are scored and the best 10 taken. Weights are random, the item rows are there beforehand for everybody, one
-thread, medians of interleaved repetitions, in µs a user:
+3,700 items are scored and the best 10 taken. Weights are random; one thread, medians of interleaved repetitions, in µs
+a user:
 
-    tutorial     how it is usually written: for each user a deep copy of the predictor and five steps of torch's SGD
+    tutorial     how it is usually written: for each user a deep copy of the model, five steps of torch's SGD on its
+                 predictor, the whole model in every forward pass
+    with rows    the same loop by someone who keeps the item tower's rows, as we do
     predictor    `maml` with adapt = predictor: all users at once, backpropagation by hand
     head         `maml` with its closed-form head, means only
     head + std   the same with the posterior standard deviation of every item's score
@@ -21,7 +23,7 @@ products of the same shapes on buffers that are there already. A product (m, k) 
     head + std   and (K, K) (K, R), (R, K) (K, R) for the covariance, (N, R) (R, R) for the variances
 
 with E = 32, H = 64, R = 33. The user's half of the predictor's first layer is a constant of the user and costs next to
-nothing; the tutorial's loop multiplies it out each time.
+nothing; the loops multiply it out each time.
 """
 
 import argparse
@@ -30,6 +32,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -94,7 +97,8 @@ def measure() -> list[dict[str, float | str]]:
             with torch.enable_grad():
                 fitted = recommender.fit(data, FitOptions())
             systems[name] = recommender.eval().requires_grad_(False), fitted.table
-    check(systems["predictor"], random_evidence(data, 3))
+    loop = Loop.of(*systems["predictor"])
+    check(loop, *systems["predictor"], random_evidence(data, 3))
     figures = []
     for batch in BATCHES:
         evidence = random_evidence(data, batch)
@@ -106,10 +110,11 @@ def measure() -> list[dict[str, float | str]]:
             runs[f"{name}/adapt floor"] = batch, products(adapting, batch)
             runs[f"{name}/answer floor"] = batch, products([*adapting, *scoring], batch)
         few = evidence.rows(slice(0, TUTORIAL_USERS))
-        runs["tutorial/adapt"] = few.batch_size, partial(tutorial, *systems["predictor"], few, score=False)
-        runs["tutorial/answer"] = few.batch_size, partial(tutorial, *systems["predictor"], few)
+        for name, rows in (("tutorial", False), ("with rows", True)):
+            runs[f"{name}/adapt"] = few.batch_size, partial(loop.answer, few, rows, score=False)
+            runs[f"{name}/answer"] = few.batch_size, partial(loop.answer, few, rows)
         micros = interleaved(runs)
-        for name in ("tutorial", *systems):
+        for name in ("tutorial", "with rows", *systems):
             row: dict[str, float | str] = {"system": name, "batch": batch}
             for part in ("adapt", "answer"):
                 row[part] = micros[f"{name}/{part}"]
@@ -121,37 +126,67 @@ def measure() -> list[dict[str, float | str]]:
     return figures
 
 
-def tutorial(recommender: Recommender, items: ItemTable, evidence: Evidence, score: bool = True) -> list[Tensor]:
-    """Scores of the best items (or, without `score`, nothing) of each user, adapted one at a time."""
-    assert isinstance(recommender, Maml)
-    learner = recommender.tasks.learner
-    assert isinstance(learner, Predictor)
-    answers = []
-    for u in range(evidence.batch_size):
-        user = learner.user_tower(with_constant(evidence.attributes[u]))
-        rows = evidence.items[u]
-        target = evidence.values[u] - recommender.tasks.mean[0] - items["bias"][rows]
-        with torch.enable_grad():
-            predictor = copy.deepcopy(learner.predictor).requires_grad_()
-            optimizer = torch.optim.SGD(predictor.parameters(), lr=RATE)
-            pairs = torch.cat([user.expand(K, -1), items["row"][rows]], dim=1)
-            for _ in range(STEPS):
-                optimizer.zero_grad()
-                loss = nn.functional.mse_loss(predictor(pairs).squeeze(-1), target)
-                loss.backward()
-                optimizer.step()
-        if score:
-            pairs = torch.cat([user.expand(N_ITEMS, -1), items["row"]], dim=1)
-            scores = recommender.tasks.mean[0] + items["bias"] + predictor(pairs).squeeze(-1)
-            answers.append(scores.topk(TOP).values)
-    return answers
+class Textbook(nn.Module):
+    """The model as tutorials write it."""
+
+    def __init__(self, user_tower: nn.Module, item_tower: nn.Module, predictor: nn.Module) -> None:
+        super().__init__()
+        self.user_tower, self.item_tower, self.predictor = user_tower, item_tower, predictor
+
+    def forward(self, user: Tensor, items: Tensor) -> Tensor:
+        users = self.user_tower(user).expand(len(items), -1)
+        out: Tensor = self.predictor(torch.cat([users, self.item_tower(items)], dim=1)).squeeze(-1)
+        return out
 
 
-def check(system: tuple[Recommender, ItemTable], evidence: Evidence) -> None:
-    """The tutorial's loop and ours must give the same scores, or there is nothing to compare."""
-    recommender, items = system
+@dataclass(frozen=True)
+class Loop:
+    """Adaptation as tutorials write it, with the weights of ours."""
+
+    learner: Predictor
+    base: Tensor
+    """(N,) what the network's predictions are added to."""
+    inputs: Tensor
+    """(N, 64) of the item tower."""
+    rows: Tensor
+    """(N, E) what the item tower makes of them."""
+
+    @classmethod
+    def of(cls, recommender: Recommender, items: ItemTable) -> "Loop":
+        """The loop for a recommender; its item rows become those of random inputs."""
+        assert isinstance(recommender, Maml)
+        assert isinstance(recommender.tasks.learner, Predictor)
+        inputs = torch.randn(N_ITEMS, 64)
+        items["row"].copy_(recommender.tasks.learner.embed(inputs))
+        return cls(recommender.tasks.learner, recommender.tasks.mean[0] + items["bias"], inputs, items["row"])
+
+    def answer(self, evidence: Evidence, keep_rows: bool, score: bool = True) -> list[Tensor]:
+        """Scores of the best items (or, without `score`, nothing) of each user, adapted one at a time."""
+        learner, inputs = self.learner, self.rows if keep_rows else self.inputs
+        item_tower = nn.Identity() if keep_rows else learner.item_tower
+        textbook = Textbook(learner.user_tower, item_tower, learner.predictor)
+        best = []
+        for u in range(evidence.batch_size):
+            user, items = with_constant(evidence.attributes[u]), evidence.items[u]
+            target = evidence.values[u] - self.base[items]
+            model = copy.deepcopy(textbook)
+            optimizer = torch.optim.SGD(model.predictor.requires_grad_().parameters(), lr=RATE)
+            with torch.enable_grad():
+                for _ in range(STEPS):
+                    optimizer.zero_grad()
+                    loss = nn.functional.mse_loss(model(user, inputs[items]), target)
+                    loss.backward()
+                    optimizer.step()
+            if score:
+                best.append((self.base + model(user, inputs)).topk(TOP).values)
+        return best
+
+
+def check(loop: Loop, recommender: Recommender, items: ItemTable, evidence: Evidence) -> None:
+    """The loops and ours must give the same scores, or there is nothing to compare."""
     best = recommender.score(recommender.adapt(evidence, items, 0), items).mean.topk(TOP).values
-    torch.testing.assert_close(torch.stack(tutorial(recommender, items, evidence)), best, rtol=1e-3, atol=1e-3)
+    for keep_rows in (False, True):
+        torch.testing.assert_close(torch.stack(loop.answer(evidence, keep_rows)), best, rtol=1e-3, atol=1e-3)
 
 
 def answer(recommender: Recommender, items: ItemTable, evidence: Evidence) -> Tensor:

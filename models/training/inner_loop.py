@@ -102,14 +102,16 @@ def mlp_step(
 
 def _affine(inputs: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Inputs (B, L, in) or (L, in), weight (B, in, out) or (in, out), bias (B, out) → (B, L, out)."""
-    if inputs.dim() == weight.dim() == 3:
-        return torch.baddbmm(bias.unsqueeze(1), inputs, weight)
-    return inputs @ weight + bias.unsqueeze(1)
+    if weight.dim() == 2:
+        return inputs @ weight + bias.unsqueeze(1)
+    # A batched product even of inputs that all share: matmul would lay out its result transposed.
+    return torch.bmm(inputs.expand(len(weight), -1, -1), weight).add_(bias.unsqueeze(1))
 
 
 def _stepped(weight: Tensor, bias: Tensor, below: Tensor, slope: Tensor, rate: Rate) -> Layer:
     """A layer less its rates times its gradient."""
-    bias = bias - rate[1] * slope.sum(dim=1)
+    total = slope.sum(dim=1)  # (B, out)
+    bias = torch.sub(bias, total, alpha=rate[1]) if isinstance(rate[1], float) else bias - rate[1] * total
     if isinstance(rate[0], float):
         return torch.baddbmm(weight.expand(len(slope), -1, -1), below.mT, slope, alpha=-rate[0]), bias
     return weight - rate[0] * (below.mT @ slope), bias

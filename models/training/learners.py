@@ -127,10 +127,10 @@ class RidgeHead(Head):
         mean, covariance = ridge(support, self.user_tower(attributes) + shift, self.uncertainty)
         return [[mean] if covariance is None else [mean, covariance]]
 
-    def variance(self, fast: FastWeights, rows: Tensor) -> Tensor:
-        """Posterior variance (B, N) of the predictions, in units of the noise."""
-        variance: Tensor = ((rows @ fast[1]) * rows).sum(dim=-1).clamp(min=0)
-        return variance
+    def variance(self, covariance: Tensor, rows: Tensor) -> Tensor:
+        """Posterior variance (B, N) of the predictions for item rows (N, R), in units of the noise."""
+        variance: Tensor = torch.bmm(rows.expand(len(covariance), -1, -1), covariance).mul_(rows).sum(dim=-1)
+        return variance.clamp_(min=0)
 
 
 class Predictor(Learner):

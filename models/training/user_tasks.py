@@ -8,6 +8,7 @@ starts, by sum_j w_j q_j / sqrt(1 + sum_j w_j), as in SVD++ (Koren, KDD 2008).
 """
 
 import math
+from collections.abc import Callable
 from types import EllipsisType
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from models.training.statistics import item_counts
 if TYPE_CHECKING:
     from models.recommenders.maml import MamlConfig
 
-SCORING_BLOCK = 1 << 20
+SCORING_BLOCK = 1 << 18
 """Hidden activations that one block of users may take when scored: they should stay in the processor's cache."""
 
 
@@ -72,11 +73,18 @@ class UserTasks(nn.Module):
         """Scores of the items at `rows`."""
         features, domain = table["row"][rows], table.domain[rows]
         unit, fast = self.unit[domain], self.learner.unpack(states)
-        mean = torch.addcmul(self.mean[domain] + unit * table["bias"][rows], self._predict(fast, features), unit)
-        if not isinstance(self.learner, RidgeHead) or not self.learner.uncertainty:
+        learner, config = self.learner, self.config
+        if isinstance(learner, Head):
+            predicted = learner.predict(fast, features)
+        else:
+            widest = max(*config.tower_sizes, *config.predictor_sizes, config.embedding_size)
+            predicted = in_blocks(lambda part: learner.predict(part, features), fast, widest * len(features))
+        mean = torch.addcmul(self.mean[domain] + unit * table["bias"][rows], predicted, unit)
+        if not isinstance(learner, RidgeHead) or not learner.uncertainty:
             return Scores(mean)
         noise = self.noise[domain]
-        taste = noise * self.learner.variance(fast, features)
+        variance = in_blocks(lambda part: learner.variance(part[0], features), fast[1:], features.numel())
+        taste = noise * variance
         return Scores(mean, unit * (noise + taste).sqrt(), unit * taste.sqrt())
 
     def sample(
@@ -112,14 +120,12 @@ class UserTasks(nn.Module):
         self.content_bias.copy_(biases.content)
         return UserPractice(self, data, biases).to(device)
 
-    def _predict(self, fast: FastWeights, rows: Tensor) -> Tensor:
-        """Predictions (B, N) in blocks of users whose activations fit the cache."""
-        if isinstance(self.learner, Head):
-            return self.learner.predict(fast, rows)
-        widest = max(*self.config.tower_sizes, *self.config.predictor_sizes, 1)
-        block = max(1, SCORING_BLOCK // (widest * max(1, len(rows))))
-        parts = zip(*(torch.split(part, block) for part in fast), strict=True)
-        return torch.cat([self.learner.predict(list(part), rows) for part in parts])
+
+def in_blocks(compute: Callable[[FastWeights], Tensor], fast: FastWeights, activations: int) -> Tensor:
+    """`compute(fast)` in blocks of users whose activations, so many each, fit the cache."""
+    block = max(1, SCORING_BLOCK // max(1, activations))
+    parts = zip(*(torch.split(part, block) for part in fast), strict=True)
+    return torch.cat([compute(list(part)) for part in parts])
 
 
 class UserPractice(nn.Module):
