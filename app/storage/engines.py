@@ -71,6 +71,8 @@ def postgres(url: URL, pool_size: int, statement_timeout: float, lock_timeout: f
         "lock_timeout": _milliseconds(lock_timeout),
         "idle_in_transaction_session_timeout": _milliseconds(60.0),
         "jit": "off",  # compiling takes longer than any of our statements
+        # A plan that was made for empty tables and kept would scan them when they have grown.
+        "plan_cache_mode": "force_custom_plan",
     }
     engine = _engine(
         url,
