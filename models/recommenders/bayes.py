@@ -8,6 +8,12 @@ Fitted by variational EM (`models.training.factor_em`; Lim and Teh, KDD Cup 2007
 are those of Agarwal and Chen, "Regression-based latent factor models", KDD 2009). Items keep their posterior
 covariance S_i: a rating of an item that is hardly known tells little about the user, and its prediction is uncertain.
 One w_u for all domains *is* the transfer between them; a single domain is the special case.
+
+Ratings are not missing at random, and what was chosen counts as evidence too (`models.training.choice`): an item's
+raters stand where z_i points, so that a support set tells of taste by its items alone, and a user who rates an item
+is likelier to be one who likes it. `mean` is therefore what a user would give *if they rated the item*:
+
+    mean_ui = mean_d + b_i + φ_i' m_u + λ φ_i' C_u z_i,    φ_i = (c_d, v_i),  λ the weight of one more choice.
 """
 
 from typing import ClassVar
@@ -15,6 +21,7 @@ from typing import ClassVar
 import torch
 from pydantic import Field
 from torch import Tensor
+from torch.nn.functional import one_hot, pad
 
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
@@ -31,6 +38,7 @@ from models.recommender import (
     Role,
     Scores,
 )
+from models.training.choice import fit_choices
 from models.training.factor_em import FactorEM
 from models.training.gaussian import (
     pack,
@@ -55,13 +63,16 @@ class BayesConfig(RecommenderConfig):
     attribute_prior: bool = True
     """Whether a user's attributes move the prior mean of their taste."""
     content_prior: bool = True
-    """Whether an item's content moves the prior mean of its bias and factors."""
-    noise_prior: float = Field(100.0, gt=0)
-    """Ratings' worth of belief that an item's ratings are as noisy as its domain's; infinite: one noise a domain."""
+    """Whether an item's content and popularity move the prior mean of its bias and factors."""
+    noise_prior: float | None = Field(50.0, gt=0)
+    """Ratings' worth of belief that an item's ratings are as noisy as its domain's; None: one noise a domain."""
+    choice_dispersion: float | None = Field(0.045, ge=0)
+    """δ: n choices of what to rate tell as much as n / (1 + δ n) independent ones; None: choices tell nothing."""
 
 
 class Bayes(Recommender):
-    """Gaussian beliefs about users and items; a state is the posterior mean and the root of its covariance."""
+    """Gaussian beliefs about users and items. A state is the posterior mean m_u, the root of its covariance C_u, and
+    how much one more choice in each domain would tell."""
 
     name: ClassVar[str] = "bayes"
     role: ClassVar[Role] = "collaborative"
@@ -74,12 +85,15 @@ class Bayes(Recommender):
     content_weights: Tensor
     content_covariance: Tensor
     item_spread: Tensor
+    choice_spread: Tensor
+    choice_pull: Tensor
+    typical_lift: Tensor
 
     def __init__(self, config: BayesConfig, schema: Schema) -> None:
         super().__init__(config, schema)
         n_domains, size = len(schema.domains), 1 + config.n_factors
         n_attributes = 1 + (schema.user_attributes.width if config.attribute_prior else 0)
-        n_features = 1 + (schema.item_attributes.width if config.content_prior else 0)
+        n_features = 2 + schema.item_attributes.width if config.content_prior else 1  # intercept, exposure, content
         self.size = size  # P: bias and factors, of a user and of an item
         self.register_buffer("domain_mean", torch.zeros(n_domains))
         self.register_buffer("loading", torch.ones(n_domains))  # c
@@ -88,103 +102,140 @@ class Bayes(Recommender):
         self.register_buffer("content_weights", torch.zeros(n_domains, n_features, size))  # Γ'
         self.register_buffer("content_covariance", torch.zeros(n_domains, n_features, n_features))  # in units of Λ
         self.register_buffer("item_spread", torch.eye(size).repeat(n_domains, 1, 1))  # Λ
+        self.register_buffer("choice_spread", torch.zeros(n_domains, size, size))  # C
+        self.register_buffer("choice_pull", torch.zeros(n_domains, size))  # C μ
+        self.register_buffer("typical_lift", torch.zeros(n_domains, packed_size(size)))  # of a newcomer
 
     @property
     def state_size(self) -> int:
-        return self.size + packed_size(self.size)
+        return self.size + packed_size(self.size) + len(self.schema.domains)
 
     def adapt(self, evidence: Evidence, table: ItemTable, target: int) -> Tensor:
-        domain = table.domain[evidence.items]  # (B, L)
-        mean, phi = table["mean"][evidence.items], self._loadings(table, evidence.items)  # (B, L, P)
+        items = evidence.items  # (B, L)
+        mean, phi = table["mean"][items], self._loadings(table, items)  # (B, L, P)
         prior = self._prior_mean(evidence.attributes)  # (B, P)
-        spread = self._item_variance(table["covariance"][evidence.items], prior)
-        precision = evidence.weights / (table["noise"][evidence.items] + evidence.weights * spread)
-        residual = evidence.values - self.domain_mean[domain] - mean[..., 0]
-        weighted = phi * precision[..., None]
-        information = torch.eye(self.size, device=phi.device) + weighted.mT @ phi
-        shift = prior + (weighted * residual[..., None]).sum(1)
-        mean, root = posterior(information, shift)
-        return torch.cat([mean, pack(root)], dim=1)
+        # The best linear estimate of w: an item that is not known exactly adds E[x' S x] to its rating's noise.
+        doubt = self._item_variance(table["covariance"][items], prior)  # (B, L)
+        weighted = phi * (evidence.weights / (table["noise"][items] + evidence.weights * doubt))[..., None]
+        residual = evidence.values - self.domain_mean[table.domain[items]] - mean[..., 0]
+        precision = torch.eye(self.size, device=phi.device) + weighted.mT @ phi
+        shift = prior + (residual[:, None] @ weighted).squeeze(1)
+        choice_precision, choice_shift, next_choice = self._choices(evidence, table)
+        user, root = posterior(precision + choice_precision, shift + choice_shift)
+        return torch.cat([user, pack(root), next_choice], dim=1)
 
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
         rows = slice(None) if positions is None else positions
-        user, root = self._unpacked(states)
-        phi = self._loadings(table, rows)  # (N, P)
-        offset = self.domain_mean[table.domain[rows]] + table["mean"][rows, 0]
-        mean = offset + user @ phi.T  # (B, N)
+        user, root, next_choice = self._unpacked(states)
         covariance = root.mT @ root
-        taste = pack_dual(covariance) @ pack_outer(phi).T  # φ' C φ
+        phi = self._loadings(table, rows)  # (N, P)
+        mean = self._offset(table, rows, covariance, next_choice) + user @ phi.T  # (B, N)
         moments = self._item_moments(user)
         moments[:, 1:, 1:] += covariance[:, 1:, 1:]
-        taste = (taste + pack_dual(moments) @ table["covariance"][rows].T).clamp(min=0)  # + E[x' S x]
+        # Var of φ'w + x'θ for independent w and θ: φ' C φ + E[x' S x], both as one product with packed matrices.
+        taste = pack_dual(covariance) @ pack_outer(phi).T + pack_dual(moments) @ table["covariance"][rows].T
+        taste = taste.clamp(min=0)
         return Scores(mean, (taste + table["noise"][rows]).sqrt(), taste.sqrt())
 
     def sample(
         self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
     ) -> Tensor:
         rows = slice(None) if positions is None else positions
-        user, root = self._unpacked(states)
+        user, root, next_choice = self._unpacked(states)
         mean = table["mean"][rows]  # (N, P)
         factor = torch.linalg.cholesky(unpack(table["covariance"][rows], self.size))
-        noise_u = torch.randn((n, *user.shape), generator=generator, device=generator.device).to(user)
-        noise_i = torch.randn((n, *mean.shape), generator=generator, device=generator.device).to(mean)
-        tastes = user + torch.einsum("bpq,nbp->nbq", root, noise_u)  # (n, B, P)
-        drawn = mean + torch.einsum("ipq,niq->nip", factor, noise_i)  # (n, N, P): the same for all users of a draw
-        domain = table.domain[rows]
-        level = tastes[..., :1] * self.loading[domain]  # (n, B, N)
-        return self.domain_mean[domain] + drawn[:, None, :, 0] + level + tastes[..., 1:] @ drawn[..., 1:].mT
+        user_noise = torch.randn((n, *user.shape), generator=generator, device=generator.device).to(user)
+        item_noise = torch.randn((n, *mean.shape), generator=generator, device=generator.device).to(mean)
+        tastes = user + torch.einsum("bpq,nbp->nbq", root, user_noise)  # (n, B, P)
+        moves = torch.einsum("ipq,niq->nip", factor, item_noise)  # (n, N, P): the same for all users of a draw
+        level = tastes[..., :1] * self.loading[table.domain[rows]]  # (n, B, N)
+        taste = tastes[..., 1:] @ (mean + moves)[..., 1:].mT
+        return self._offset(table, rows, root.mT @ root, next_choice) + moves[:, None, :, 0] + level + taste
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        features = content.features if self.config.content_prior else content.features[:, :0]
-        design = with_intercept(features.to(self.domain_mean))  # (n, 1 + F)
+        features = content.features.to(self.domain_mean)
+        exposure = features.new_zeros(len(features), 1)  # that of the item behind a typical rating
+        design = with_intercept(torch.cat([exposure, features], dim=1))  # (n, 2 + F)
+        design = design[:, : self.content_weights.shape[1]]
         inflation = 1 + ((design @ self.content_covariance[domain]) * design).sum(1)  # (n,)
         return {
             "mean": design @ self.content_weights[domain],
             "covariance": inflation[:, None] * pack(self.item_spread[domain]),
-            "noise": self.domain_noise[domain].expand(len(content)).clone(),
+            "noise": self.domain_noise[domain].repeat(len(features)),
+            "choice": features.new_zeros(len(features), self.size),
+            "lift": self.typical_lift[domain].repeat(len(features), 1),
         }
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
-        means = domain_means(data)
-        em = FactorEM(
-            data,
-            means,
-            generator=torch.Generator().manual_seed(options.seed),
-            **self.config.model_dump(exclude={"iterations"}),
-        )
+        means, generator = domain_means(data), torch.Generator().manual_seed(options.seed)
+        settings = self.config.model_dump(exclude={"iterations", "choice_dispersion"})
+        em = FactorEM(data, means, generator=generator, **settings)
         history: list[dict[str, float]] = []
         for epoch in range(self.config.iterations):
             em.step()
             history.append({"noise": float(em.domain_noise.mean().sqrt())})
             options.progress("variational EM", (epoch + 1) / self.config.iterations, history[-1])
+        choices = fit_choices(data, em.user_mean, em.user_covariance)
         self.domain_mean.copy_(means)
         self.loading.copy_(em.loading)
         self.domain_noise.copy_(em.domain_noise)
         self.attribute_weights.copy_(em.user_prior.weights)
+        self.choice_spread.copy_(choices.spread)
+        self.choice_pull.copy_(choices.pull)
+        phi = torch.cat([em.loading[data.items.domain, None], em.item_mean[:, 1:]], dim=1)  # (N, P)
+        lift = phi[:, :, None] * choices.vectors[:, None, :]
+        lift = pack((lift + lift.mT) / 2)  # packed, (N, Q): its inner product with C_u is φ' C_u z
+        counts = item_counts(data)
         for d, prior in enumerate(em.item_priors):
             self.content_weights[d].copy_(prior.weights)
             self.content_covariance[d].copy_(prior.covariance)
             self.item_spread[d].copy_(prior.noise)
-        trained = item_counts(data) > 0
+            popularity = (counts * (data.items.domain == d)).double()
+            self.typical_lift[d].copy_(popularity @ lift / popularity.sum().clamp(min=1))
         columns = {
-            "mean": em.item_mean.float(),
-            "covariance": pack(em.item_covariance).float(),
-            "noise": em.noise.float(),
+            "mean": em.item_mean,
+            "covariance": pack(em.item_covariance),
+            "noise": em.noise,
+            "choice": choices.vectors,
+            "lift": lift,
         }
-        table = ItemTable(columns, data.items.domain, trained).to(options.device)
+        columns = {name: column.float() for name, column in columns.items()}
+        table = ItemTable(columns, data.items.domain, counts > 0).to(options.device)
         for d in range(len(means)):
-            fresh = (~trained & (data.items.domain == d)).nonzero().flatten()
+            fresh = ((counts == 0) & (data.items.domain == d)).nonzero().flatten()
             if len(fresh):
                 table = table.with_rows(fresh.to(options.device), self.embed_items(data.items.content.rows(fresh), d))
         return Fitted(table, FitReport(self.config.iterations, history))
 
     def _prior_mean(self, attributes: Tensor) -> Tensor:
-        known = attributes if self.config.attribute_prior else attributes[:, :0]
-        return with_intercept(known) @ self.attribute_weights
+        """A a_u (B, P)."""
+        return with_intercept(attributes if self.config.attribute_prior else attributes[:, :0]) @ self.attribute_weights
 
     def _loadings(self, table: ItemTable, rows: Tensor | slice) -> Tensor:
         """φ = (c_d, v) of items (…, P): what a user's w is multiplied by."""
         return torch.cat([self.loading[table.domain[rows]][..., None], table["mean"][rows][..., 1:]], dim=-1)
+
+    def _offset(self, table: ItemTable, rows: Tensor | slice, covariance: Tensor, next_choice: Tensor) -> Tensor:
+        """mean_d + b_i + λ φ_i' C_u z_i (B, N): all of the mean but the user's taste."""
+        domain = table.domain[rows]
+        chosen = next_choice[:, domain] * (pack_dual(covariance) @ table["lift"][rows].T)
+        return self.domain_mean[domain] + table["mean"][rows, 0] + chosen
+
+    def _choices(self, evidence: Evidence, table: ItemTable) -> tuple[Tensor, Tensor, Tensor]:
+        """What having chosen these items says of w: precision (B, P, P) and precision times mean (B, P); and what one
+        more choice in each domain would add, as a share of a first one, λ (B, D)."""
+        dispersion, n_domains = self.config.choice_dispersion, len(self.domain_mean)
+        if dispersion is None:
+            nothing = self.choice_pull.new_zeros(evidence.batch_size, 1)
+            return nothing[..., None], nothing, nothing.expand(-1, n_domains)
+        counted = evidence.weights * table.trained[evidence.items]  # of a newcomer nobody knows yet who chooses it
+        member = one_hot(table.domain[evidence.items], n_domains) * counted[..., None]  # (B, L, D)
+        counts = member.sum(1)  # (B, D)
+        discount = 1 / (1 + dispersion * counts)
+        each = member @ discount[..., None]  # (B, L, 1)
+        precision = torch.einsum("bd,dpq->bpq", counts * discount, self.choice_spread)
+        shift = (counts * discount) @ self.choice_pull + (each.mT @ table["choice"][evidence.items]).squeeze(1)
+        return precision, shift, discount / (1 + dispersion * (counts + 1))  # d/dn of n / (1 + δ n), as a difference
 
     def _item_moments(self, user: Tensor) -> Tensor:
         """x x' (B, P, P) of x = (1, w_1, …, w_K), at a user's mean."""
@@ -192,12 +243,11 @@ class Bayes(Recommender):
         return x[:, :, None] * x[:, None, :]
 
     def _item_variance(self, covariance: Tensor, prior: Tensor) -> Tensor:
-        """E[x' S x] (B, L) under the prior: what not knowing the item adds to a rating's noise."""
-        moments = self._item_moments(prior) + torch.nn.functional.pad(
-            torch.eye(self.size - 1, device=prior.device), (1, 0, 1, 0)
-        )
+        """E[x' S x] (B, L) under the prior of w: what not knowing an item adds to the noise of its rating."""
+        moments = self._item_moments(prior) + pad(torch.eye(self.size - 1, device=prior.device), (1, 0, 1, 0))
         return (covariance @ pack_dual(moments)[..., None]).squeeze(-1)
 
-    def _unpacked(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean (B, P) and R (B, P, P), with covariance R' R."""
-        return states[:, : self.size], unpack_lower(states[:, self.size :], self.size)
+    def _unpacked(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """m (B, P), R (B, P, P) with C = R' R, and λ (B, D)."""
+        end = self.size + packed_size(self.size)
+        return states[:, : self.size], unpack_lower(states[:, self.size : end], self.size), states[:, end:]

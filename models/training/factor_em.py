@@ -12,8 +12,6 @@ Shapes: U users, N items, D domains, K factors; P = 1 + K entries of a user's w 
 item's (b, v).
 """
 
-import math
-
 import numpy as np
 import torch
 from scipy import sparse
@@ -39,12 +37,12 @@ class FactorEM:
         n_factors: int,
         attribute_prior: bool,
         content_prior: bool,
-        noise_prior: float,
+        noise_prior: float | None,
         generator: torch.Generator,
     ) -> None:
         """Start from small random factors; the settings are those of `BayesConfig`."""
         seen, self.domain = data.interactions, data.items.domain
-        self.user_features, self.item_features = data.user_attributes, data.items.content.features
+        self.user_features = data.user_attributes
         self.size, self.noise_prior = 1 + n_factors, noise_prior
         self.n_domains = len(domain_means)
 
@@ -59,7 +57,8 @@ class FactorEM:
         self.active = torch.bincount(seen.users, minlength=data.n_users) > 0  # (U,)
         self.trained = [(self.domain == d) & (self.item_weight > 0) for d in range(self.n_domains)]  # (N,) each
 
-        item_fields = [field.width for field in data.schema.item_attributes.fields]
+        self.item_features = torch.cat([self._exposure()[:, None], data.items.content.features.double()], dim=1)
+        item_fields = [1] + [field.width for field in data.schema.item_attributes.fields]
         user_fields = [field.width for field in data.schema.user_attributes.fields]
         self.user_prior = FieldRegression(self.size, user_fields, attribute_prior)
         self.item_priors = [FieldRegression(self.size, item_fields, content_prior) for _ in range(self.n_domains)]
@@ -81,6 +80,15 @@ class FactorEM:
         """Mean over the evidence of a domain, from a sum for each item; 1 where there is none."""
         of_d = self.trained[d]
         return (sums[of_d].sum() / self.item_weight[of_d].sum()).clamp(min=FLOOR) if of_d.any() else sums.new_ones(())
+
+    def _exposure(self) -> Tensor:
+        """How often an item was rated, (N,): log counts, centred on the mean over the ratings of its domain.
+
+        People rate what is good, so counts tell of quality. At 0 stands what a rating is typically of: a newcomer too.
+        """
+        log_count = self.item_weight.log1p()
+        centre = torch.stack([self._per_weight(self.item_weight * log_count, d) for d in range(self.n_domains)])
+        return log_count - centre[self.domain]
 
     def step(self) -> None:
         """One round: users, their prior, items, their priors, loadings and noise."""
@@ -168,7 +176,7 @@ class FactorEM:
         """s² from each item's sum of expected squared errors (N,): the domain's; each item's, shrunken to it."""
         self.domain_noise = torch.stack([self._per_weight(error, d) for d in range(self.n_domains)])
         shared = self.domain_noise[self.domain]
-        if math.isinf(self.noise_prior):
+        if self.noise_prior is None:
             self.noise = shared
         else:
             self.noise = (self.noise_prior * shared + error) / (self.noise_prior + self.item_weight)

@@ -7,21 +7,26 @@ from torch import Tensor
 from models.datasets.schema import Domain, Schema
 from models.recommender import Evidence, FitOptions, Fitted, ItemTable
 from models.recommenders.bayes import Bayes, BayesConfig
+from models.training.choice import fit_choices
 from models.training.gaussian import FieldRegression, pack, pack_dual, pack_outer, posterior, unpack
+from models.training.statistics import item_counts
 from tests.laws.world import World, make_world
 
 MEAN, LOADING = 3.0, 0.5
 
 
-def known_model(variance: float) -> tuple[Bayes, ItemTable]:
+def known_model(variance: float, dispersion: float | None = None) -> tuple[Bayes, ItemTable]:
     """One factor, no attributes; two items of noise 1, (b, v) = (.2, 1) and (-.1, -2), known up to `variance`."""
-    recommender = Bayes(BayesConfig(n_factors=1), Schema(domains=[Domain(name="movies")]))
+    config = BayesConfig(n_factors=1, choice_dispersion=dispersion)
+    recommender = Bayes(config, Schema(domains=[Domain(name="movies")]))
     recommender.domain_mean.fill_(MEAN)
     recommender.loading.fill_(LOADING)
     columns = {
         "mean": torch.tensor([[0.2, 1.0], [-0.1, -2.0]]),
         "covariance": pack(variance * torch.eye(2)).expand(2, -1).clone(),
         "noise": torch.ones(2),
+        "choice": torch.tensor([[0.0, 0.3], [0.0, -0.3]]),
+        "lift": torch.tensor([[0.0, 0.0, 0.4], [0.0, 0.0, 0.0]]),
     }
     return recommender, ItemTable(columns, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool))
 
@@ -94,6 +99,45 @@ def test_draws_have_the_posterior_s_moments_jointly():
     covariance = phi @ (torch.eye(2) - torch.outer(phi[0], phi[0]) / 2.25) @ phi.T
     torch.testing.assert_close(draws.T.cov(), covariance, atol=0.1, rtol=0.03)
     torch.testing.assert_close(draws.mean(0), recommender.score(states, table).mean[0], atol=0.05, rtol=0)
+
+
+def test_choices_tell_of_taste_without_a_rating():
+    """Two choices of item 0 with δ = .5 count as one: precision 1 + C, precision times mean z + C μ, ratings apart."""
+    recommender, table = known_model(0.0, dispersion=0.5)
+    recommender.choice_spread[0, 1, 1] = 0.25
+    recommender.choice_pull[0, 1] = 0.05
+    table = table.with_rows(torch.tensor([0, 1]), {**table.columns, "noise": torch.full((2,), 1e9)})
+    chosen = ratings([0, 0], [5.0, 1.0])
+    ignored = recommender.adapt(chosen, table, 0)  # content rows: nobody knows who chooses them
+    torch.testing.assert_close(ignored[0, :2], torch.zeros(2), atol=1e-6, rtol=0)
+    known = ItemTable(table.columns, table.domain, torch.ones(2, dtype=torch.bool))
+    state = recommender.adapt(chosen, known, 0)
+    torch.testing.assert_close(state[0, :2], torch.tensor([0.0, (0.3 + 0.05) / 1.25]), atol=1e-6, rtol=1e-6)
+    # the third choice takes n / (1 + n / 2) from 1 to 1.2
+    torch.testing.assert_close(state[0, -1], torch.tensor(0.2))
+
+
+def test_who_rates_an_item_is_likelier_to_like_it():
+    """The mean is that of a rating that is given: λ φ' C z above the taste, λ = 1 / (1 + δ) before any choice."""
+    recommender, table = known_model(0.0, dispersion=0.5)
+    mean = recommender.score(recommender.adapt(ratings([], []), table, 0), table).mean[0]
+    torch.testing.assert_close(mean, torch.tensor([3.2 + 0.4 / 1.5, 2.9]))
+
+
+def test_choice_vectors_point_to_where_an_item_s_raters_stand(fitted: tuple[World, Bayes, Fitted]):
+    """Items that only one side of the users rates get vectors of that side; centred, and none where nobody rated."""
+    data = fitted[0].training
+    side = torch.zeros(data.n_users, 1, dtype=torch.float64)
+    seen = data.interactions
+    side[seen.users[seen.items == 3]] = 1.0
+    choices = fit_choices(data, side, torch.zeros(data.n_users, 1, 1, dtype=torch.float64))
+    of_domain = data.items.domain == data.items.domain[3]
+    assert choices.vectors[of_domain, 0].argmax() == (of_domain.nonzero().flatten() == 3).nonzero()
+    counts = item_counts(data).double()
+    for d in range(2):
+        popularity = counts * (data.items.domain == d)
+        torch.testing.assert_close(popularity @ choices.vectors, torch.zeros(1).double(), atol=1e-9, rtol=0)
+    assert (choices.vectors[counts == 0] == 0).all()
 
 
 @pytest.fixture(scope="module")
