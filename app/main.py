@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from app import __version__, errors
 from app.api import admin, catalogue, health, interactions, recommendations, users
 from app.api.middleware import RequestLimits
+from app.api.problems import describe
 from app.services.deploy import Deployments
 from app.services.installation import Installation
 from app.settings import Settings
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         redirect_slashes=False,
     )
     errors.install(app)
+    describe(app)
     for module in (recommendations, interactions, catalogue, users, admin, health):
         app.include_router(module.router)
     app.add_middleware(RequestLimits, settings=settings)

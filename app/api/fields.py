@@ -25,7 +25,7 @@ EARLIEST = datetime(1970, 1, 1, tzinfo=UTC).timestamp()
 class Body(BaseModel):
     """A request body: strict types, no unknown fields."""
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 def _clean_id(value: str) -> str:

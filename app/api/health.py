@@ -2,23 +2,24 @@
 
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from app.api.depends import Here
-from app.api.parsing import json_response
+from app.api.parsing import DescribedRoute, json_response
 from app.api.problems import problems
+from app.api.schemas import AliveOut, ReadyOut
 from app.errors import Problem
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], route_class=DescribedRoute)
 
 
-@router.get("/livez", responses={200: {"description": "The process answers."}})
+@router.get("/livez", response_model=AliveOut)
 async def livez() -> Response:
     """Whether the process answers at all; touches nothing else."""
     return json_response({"status": "alive"})
 
 
-@router.get("/readyz", responses=problems(503))
+@router.get("/readyz", response_model=ReadyOut, responses=problems(503))
 async def readyz(here: Here) -> Response:
     """Whether requests will be answered: loaded, warmed up, database at hand."""
     if not here.ready:
@@ -27,7 +28,7 @@ async def readyz(here: Here) -> Response:
     return json_response({"status": "ready", "domains": sorted(now.domains), "checkpoints": sorted(now.served)})
 
 
-@router.get("/metrics", responses={200: {"content": {"text/plain": {}}}})
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics() -> Response:
     """Prometheus metrics of this worker."""
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

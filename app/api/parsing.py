@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Coroutine
+from inspect import getdoc
 from math import isfinite
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -60,7 +61,17 @@ class StrictRequest(Request):
         return parse_json(await self.body())
 
 
-class StrictRoute(APIRoute):
+class DescribedRoute(APIRoute):
+    """A route whose summary in the OpenAPI document is the first sentence of the endpoint's docstring."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        summary, _, more = (getdoc(endpoint) or "").partition(". ")
+        options["summary"] = summary.rstrip(".") + "."
+        options["description"] = more
+        super().__init__(path, endpoint, **options)
+
+
+class StrictRoute(DescribedRoute):
     """A route that takes JSON bodies only and parses them strictly; the ids in its address may have slashes in them."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

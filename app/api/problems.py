@@ -2,11 +2,18 @@
 
 from typing import Any
 
-from pydantic import BaseModel
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+
+from app.errors import PROBLEMS
+
+REFERENCE = "#/components/schemas/{model}"
 
 
 class FieldError(BaseModel):
     """One thing that is wrong with a request."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     pointer: str
     """JSON pointer into the body, or `?name` for a query parameter."""
@@ -14,26 +21,49 @@ class FieldError(BaseModel):
 
 
 class ProblemOut(BaseModel):
-    """RFC 9457 problem details."""
+    """RFC 9457 problem details. The input is never in it."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     type: str
+    """`/problems/<slug>`; docs/problems.md says what each means."""
     title: str
+    """The type in a sentence, always the same."""
     status: int
     detail: str | None = None
+    """What to know of this case."""
     errors: list[FieldError] | None = None
+    """At most 20, of `validation-error` and `timestamp-out-of-range`."""
+    pointers: list[str] | None = None
+    """At most 20 places in the body, of `event-id-conflict` and `unknown-item`."""
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI responses for these error statuses."""
-    content: dict[str, Any] = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemOut"}}}
-    said: dict[int | str, dict[str, Any]] = {
-        status: {"description": "Problem", "content": content} for status in statuses
-    }
-    if statuses:
-        said[statuses[0]] = {"description": "Problem", "model": ProblemOut, "content": content}
-    return said
+    """OpenAPI responses for these error statuses: which problem types each may have."""
+    return {status: _described(status) for status in statuses}
+
+
+def _described(status: int) -> dict[str, Any]:
+    types = ", ".join(f"`{slug}`" for slug, kind in PROBLEMS.items() if kind.status == status)
+    content = {"application/problem+json": {"schema": {"$ref": REFERENCE.format(model=ProblemOut.__name__)}}}
+    return {"description": f"Problem: {types}.", "content": content}
 
 
 def created(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """OpenAPI response for a put that created something."""
     return {201: {"model": model, "description": "Created."}}
+
+
+def describe(app: FastAPI) -> None:
+    """Put the problems into the application's document; FastAPI would offer them as `application/json` too."""
+    derive = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = derive()
+        for model in (ProblemOut, FieldError):
+            schema = model.model_json_schema(ref_template=REFERENCE)
+            schema.pop("$defs", None)
+            document["components"]["schemas"][model.__name__] = schema
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -2,13 +2,19 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 
 from app.api.fields import Attributes, Body, Id, Time
 
 MAX_SUPPORT = 1000
 MAX_BATCH = 500
 MAX_K = 1000
+
+
+class Out(BaseModel):
+    """A body of an answer, or part of one."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class Context(Body):
@@ -224,7 +230,7 @@ class RollbackRequest(Body):
     role: Role
 
 
-class Adaptation(BaseModel):
+class Adaptation(Out):
     """How a part adapted to the user."""
 
     support_size: int
@@ -236,7 +242,7 @@ class Adaptation(BaseModel):
     """Whether the state came from the cache."""
 
 
-class PartOut(BaseModel):
+class PartOut(Out):
     """One recommender's share in an answer."""
 
     role: Role
@@ -248,7 +254,7 @@ class PartOut(BaseModel):
     """null where its weight was 0 and it was not asked."""
 
 
-class ScoredItem(BaseModel):
+class ScoredItem(Out):
     """An item of a slate."""
 
     item_id: str
@@ -264,14 +270,14 @@ class ScoredItem(BaseModel):
     """With `explain`: each part's own score."""
 
 
-class ExplorationOut(BaseModel):
+class ExplorationOut(Out):
     """The policy that chose the slate."""
 
     policy: str
     propensity_valid: bool
 
 
-class RecommendationResponse(BaseModel):
+class RecommendationResponse(Out):
     """A slate, and everything about how it came to be."""
 
     slate_id: str
@@ -287,7 +293,7 @@ class RecommendationResponse(BaseModel):
     """What was missing, where no checkpoint could answer."""
 
 
-class PredictedItem(BaseModel):
+class PredictedItem(Out):
     """A rating to expect."""
 
     item_id: str
@@ -295,7 +301,7 @@ class PredictedItem(BaseModel):
     std: float | None
 
 
-class PredictionResponse(BaseModel):
+class PredictionResponse(Out):
     """Ratings in the order asked."""
 
     domain: str
@@ -306,21 +312,21 @@ class PredictionResponse(BaseModel):
     fallback: str | None
 
 
-class IngestResponse(BaseModel):
+class IngestResponse(Out):
     """What became of a batch of events."""
 
     accepted: int
     duplicates: int
 
 
-class WrittenResponse(BaseModel):
+class WrittenResponse(Out):
     """What became of things put."""
 
     created: int
     updated: int
 
 
-class DomainOut(BaseModel):
+class DomainOut(Out):
     """A domain and what serves it."""
 
     domain: str
@@ -335,7 +341,7 @@ class DomainOut(BaseModel):
     """Roles with a checkpoint in service."""
 
 
-class ItemOut(BaseModel):
+class ItemOut(Out):
     """An item."""
 
     item_id: str
@@ -345,14 +351,14 @@ class ItemOut(BaseModel):
     available: bool
 
 
-class ItemsResponse(BaseModel):
+class ItemsResponse(Out):
     """A page of items."""
 
     items: list[ItemOut]
     next_cursor: str | None
 
 
-class SimilarItem(BaseModel):
+class SimilarItem(Out):
     """An item like another."""
 
     item_id: str
@@ -361,7 +367,7 @@ class SimilarItem(BaseModel):
     """Cosine of the two items' content, 1 for the same."""
 
 
-class UserOut(BaseModel):
+class UserOut(Out):
     """A user and what they did last."""
 
     user_id: str
@@ -371,7 +377,7 @@ class UserOut(BaseModel):
     """Newest last; of several ratings of an item, the one that counts."""
 
 
-class CheckpointOut(BaseModel):
+class CheckpointOut(Out):
     """A checkpoint on disk."""
 
     checkpoint: str
@@ -387,7 +393,7 @@ class CheckpointOut(BaseModel):
     """Why it cannot be served, if it cannot."""
 
 
-class DeploymentOut(BaseModel):
+class DeploymentOut(Out):
     """What a reload or a rollback did."""
 
     domain: str
@@ -395,3 +401,18 @@ class DeploymentOut(BaseModel):
     checkpoint: str
     digest: str
     previous: str | None
+
+
+class AliveOut(Out):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class ReadyOut(Out):
+    """Requests will be answered."""
+
+    status: Literal["ready"]
+    domains: list[str]
+    checkpoints: list[str]
+    """Checkpoints in service."""
