@@ -112,7 +112,7 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
         part = domain.parts[p]
         states[p], scores[p] = _adapt_and_score(part, domain, [_cached(q, p) for q in questions], padded)
     share = torch.tensor([[row[p] for p in asked] for row in weights], device=scores[asked[0]].mean.device)
-    calibrations = [domain.blend.parts[p].calibration if domain.blend else None for p in asked]
+    calibrations = [domain.calibration(p) for p in asked]
     mixed = mix([scores[p] for p in asked], share, calibrations) if len(asked) > 1 else scores[asked[0]]
     chosen = _choose(mixed.mean, domain, questions)
     at = _padded_index(chosen, mixed.mean.device)  # (B, K)

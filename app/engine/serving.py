@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from app.engine.catalogue import Catalogue, Shelf
-from models.blend import Blend, fixed_schedule
+from models.blend import Blend, Calibration, fixed_schedule
 from models.checkpoint import Checkpoint
 from models.datasets.dataset import item_content
 from models.recommender import ItemTable, Recommender, Role
@@ -124,13 +124,20 @@ class ServedDomain:
         """Weights of the parts for a user with that many interactions, summing to 1."""
         if self.blend is None:
             return fixed_schedule([part.role for part in self.parts], support_size)
-        return _learnt_weights(self.blend, self.parts, support_size)
+        learnt = self.blend.weights(support_size)
+        return [learnt[place] for place in self._places]
+
+    def calibration(self, part: int) -> Calibration | None:
+        """What brings the part's preferences onto the rating scale, where the blend has learnt it."""
+        return self.blend.parts[self._places[part]].calibration if self.blend else None
 
     def std_scale(self, support_size: int) -> float:
         """Factor on the mixed standard deviation."""
         return self.blend.std_scale(support_size) if self.blend else 1.0
 
-
-def _learnt_weights(blend: Blend, parts: tuple[Part, ...], support_size: int) -> list[float]:
-    by_digest = {part.digest: weight for part, weight in zip(blend.parts, blend.weights(support_size), strict=True)}
-    return [by_digest[part.served.digest] for part in parts]
+    @cached_property
+    def _places(self) -> list[int]:
+        """For each part, its place among the blend's parts, which need not have the same order."""
+        assert self.blend is not None
+        roles = [part.role for part in self.blend.parts]
+        return [roles.index(part.role) for part in self.parts]
