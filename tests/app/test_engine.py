@@ -159,7 +159,7 @@ def test_items_of_other_domains_have_no_row(world: World, content: Served) -> No
 
 @pytest.fixture(scope="module")
 def runtime(trained: Path, world: World) -> Runtime:
-    """Content and bayes in service for the films, with a new item, one that is away, and a domain that neither knows."""
+    """Content and bayes in service for the films; a new item, one that is away, and a domain that neither knows."""
     made = Runtime(trained, torch.device("cpu"))
     new = item(1000, attributes={"genres": ["genre1"], "year": 1999})
     away = item(1001, attributes={"genres": ["genre2"]}, available=False)
