@@ -82,12 +82,13 @@ def main() -> None:
 def measure() -> list[dict[str, float | str]]:
     """One row a system and batch size: µs a user of adapting, and of adapting, scoring and taking the best."""
     data = random_data()
-    sizes = {"input_size": 64, "tower_sizes": (64,), "embedding_size": E, "predictor_sizes": (H, H), "epochs": 1}
+    sizes = {"input_size": 64, "tower_sizes": (64,), "embedding_size": E, "predictor_sizes": (H, H)}
+    quick = {"epochs": 1, "warm_start": False, "implicit": False}
     steps = {"adapt": "predictor", "steps": STEPS, "inner_learning_rate": RATE, "inner_reg": 0.0}
     wanted = {
-        "predictor": ("maml", {**sizes, **steps, "implicit": False}),
-        "head": ("maml", {**sizes, "implicit": False, "uncertainty": False}),
-        "head + std": ("maml", {**sizes, "implicit": False}),
+        "predictor": ("maml", {**sizes, **quick, **steps}),
+        "head": ("maml", {**sizes, **quick, "uncertainty": False}),
+        "head + std": ("maml", {**sizes, **quick}),
         "bayes": ("bayes", {"n_factors": E, "iterations": 1}),
     }
     systems: dict[str, tuple[Recommender, ItemTable]] = {}

@@ -55,10 +55,10 @@ class MamlConfig(BiasSettings):
     """How the head adapts: in closed form or by gradient steps. The other modes always take steps."""
     embedding_size: int = Field(32, ge=1)
     """Width of what the towers give."""
-    input_size: int = Field(64, ge=1)
+    input_size: int = Field(32, ge=1)
     """Width of an item's input to its tower."""
-    tower_sizes: tuple[int, ...] = (64,)
-    """Hidden widths of both towers."""
+    tower_sizes: tuple[int, ...] = ()
+    """Hidden widths of both towers; none: they are linear."""
     predictor_sizes: tuple[int, ...] = (64, 64)
     """Hidden widths of the predictor (`predictor`, `all`)."""
     steps: int = Field(5, ge=0)
@@ -79,20 +79,26 @@ class MamlConfig(BiasSettings):
     """Whether the choice of items that a user rated shifts where their inner loop starts (`task` = user)."""
     embedding_dropout: float = Field(0.1, ge=0, lt=1)
     """Share of items met without their embedding in training; with `task` = item, of users without their ratings."""
-    max_support: int = Field(100, ge=1)
+    warm_start: bool = True
+    """Begin at the beliefs of the Bayesian factor model instead of at random (`task` = user)."""
+    max_support: int = Field(200, ge=1)
     """Largest support of a training episode; sizes are log-uniform."""
-    query_size: int = Field(100, ge=1)
+    query_size: int = Field(200, ge=1)
     """Largest query of a training episode."""
-    epochs: int = Field(40, ge=1)
+    epochs: int = Field(10, ge=1)
     """Passes over the tasks, at most."""
-    patience: int = Field(6, ge=1)
+    patience: int = Field(3, ge=1)
     """Epochs without a better validation error before training ends."""
     batch_size: int = Field(64, ge=1)
     """Tasks a step."""
-    learning_rate: float = Field(3e-3, gt=0)
-    """Of Adam, for everything but the item embeddings' decay; annealed by a cosine."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Of Adam, annealed by a cosine."""
+    embedding_learning_rate: float = Field(3e-4, gt=0)
+    """The same for item embeddings, which a warm start leaves little to learn (`task` = user)."""
+    choice_learning_rate: float = Field(1e-2, gt=0)
+    """The same for what the choice of an item says (`task` = user)."""
     reg: float = Field(1e-5, ge=0)
-    """Weight decay of item embeddings."""
+    """Weight decay of what is learnt of each item."""
 
     @model_validator(mode="after")
     def _settings_fit(self) -> "MamlConfig":
@@ -144,7 +150,7 @@ class Maml(Recommender):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)  # initial weights are drawn from torch's own generator
             reset_parameters(self)
-            practice = self.tasks.practise(data, fit_biases(data, config), options.device)
+            practice = self.tasks.practise(data, fit_biases(data, config), options)
         episodes = Episodes(
             data,
             by=config.task,
@@ -162,10 +168,7 @@ class Maml(Recommender):
             self,
             losses,
             practice.table,
-            [
-                {"params": practice.decayed, "weight_decay": config.reg},
-                {"params": [*practice.others, *self.parameters()]},
-            ],
+            practice.groups(),
             options,
             epochs=config.epochs,
             steps=len(episodes),

@@ -125,7 +125,8 @@ def ridge(support: Support, prior: Tensor, covariance: bool = False) -> tuple[Te
     solved for the weights or, where there are fewer interactions than weights, for the interactions. It is where the
     inner loop's gradient descent on L, with the prior as its penalty, would end.
     """
-    root = support.weights.sqrt()
+    seen = support.weights > 0
+    root = support.weights.where(seen, 1).sqrt() * seen  # the root of a zero has no gradient
     x = support.inputs * root.unsqueeze(-1)  # (B, L, E)
     y = (root * support.targets).unsqueeze(-1) - x @ prior.unsqueeze(-1)  # (B, L, 1)
     if x.shape[1] < x.shape[2]:

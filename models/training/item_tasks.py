@@ -10,7 +10,7 @@ regression on content. An item is adapted to the ratings of the training users w
 of the item table. A state is [b_u, psi_u].
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy import sparse
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
 from models.layers import MLP, with_constant
-from models.recommender import Columns, Evidence, ItemTable, Scores
+from models.recommender import Columns, Evidence, FitOptions, ItemTable, Scores
 from models.training.biases import Biases, item_design, residuals, units
 from models.training.episodes import Episode, Events, gather
 from models.training.inner_loop import Support
@@ -94,12 +94,11 @@ class ItemTasks(nn.Module):
         row = self.learner.embed(inputs.flatten(0, -2)).view(*inputs.shape[:-1], -1)
         return torch.cat([bias, row], dim=-1)
 
-    def practise(self, data: Dataset, biases: Biases, device: torch.device | str) -> "ItemPractice":
+    def practise(self, data: Dataset, biases: Biases, options: FitOptions) -> "ItemPractice":
         """What training on a data set needs besides this module."""
         self.mean.copy_(biases.mean)
         self.content_bias.copy_(biases.content)
-        practice = ItemPractice(self, data, biases)
-        return practice.to(device)
+        return ItemPractice(self, data, biases).to(options.device)
 
 
 class ItemPractice(nn.Module):
@@ -146,8 +145,10 @@ class ItemPractice(nn.Module):
         self.register_buffer("total", total)  # (U,)
         self.register_buffer("weight", weight)  # (U,)
         self.register_buffer("profiles", torch.from_numpy(matrix @ profile.numpy()))  # (U, G)
-        self.decayed: list[Tensor] = []
-        self.others: list[Tensor] = []
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups of the weights of the network."""
+        return [{"params": [*self._tasks[0].parameters()]}]
 
     def table(self) -> ItemTable:
         """The item table, with the heads as the training ratings make them."""

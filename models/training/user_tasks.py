@@ -10,7 +10,7 @@ starts, by sum_j w_j q_j / sqrt(1 + sum_j w_j), as in SVD++ (Koren, KDD 2008).
 import math
 from collections.abc import Callable
 from types import EllipsisType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
 from models.layers import MLP, with_constant
-from models.recommender import Columns, Evidence, ItemTable, Scores
+from models.recommender import Columns, Evidence, FitOptions, ItemTable, Scores
 from models.training.biases import Biases, item_design, residuals, units
 from models.training.episodes import Episode
+from models.training.factor_start import FactorStart, factor_start
 from models.training.inner_loop import Support
 from models.training.learners import Everything, FastWeights, Head, Learner, Predictor, RidgeHead
 from models.training.statistics import item_counts
@@ -49,6 +50,7 @@ class UserTasks(nn.Module):
         self.register_buffer("noise", torch.ones(n_domains))  # (D,) variance of a rating, in units
         width = schema.item_attributes.width + n_domains
         self.register_buffer("content_bias", torch.zeros(width, 1))
+        self.content_log_trust = nn.Parameter(torch.zeros(1))
         self.learner = user_learner(config, schema.user_attributes.width + 1)
         self.content_input = nn.Linear(width, config.input_size, bias=False)
         self.content_choice = nn.Linear(width, self.learner.user_size, bias=False) if config.implicit else None
@@ -66,8 +68,8 @@ class UserTasks(nn.Module):
     def adapt(self, evidence: Evidence, table: ItemTable) -> Tensor:
         """(B, S) adapted weights."""
         targets = residuals(evidence, table, self.mean, self.unit)
-        choice = table["choice"][evidence.items] if self.config.implicit else None
-        return self.learner.pack(self.inner_loop(evidence, targets, table["row"][evidence.items], choice)[-1])
+        columns = {name: table[name][evidence.items] for name in table.columns if name != "bias"}
+        return self.learner.pack(self.inner_loop(evidence, targets, columns)[-1])
 
     def score(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Scores:
         """Scores of the items at `rows`."""
@@ -82,9 +84,8 @@ class UserTasks(nn.Module):
         mean = torch.addcmul(self.mean[domain] + unit * table["bias"][rows], predicted, unit)
         if not isinstance(learner, RidgeHead) or not learner.uncertainty:
             return Scores(mean)
-        noise = self.noise[domain]
         variance = in_blocks(lambda part: learner.variance(part[0], features), fast[1:], features.numel())
-        taste = noise * variance
+        taste, noise = self.noise[domain] * variance, self.noise[domain] / table["trust"][rows]
         return Scores(mean, unit * (noise + taste).sqrt(), unit * taste.sqrt())
 
     def sample(
@@ -99,26 +100,53 @@ class UserTasks(nn.Module):
 
     def embed_items(self, design: Tensor) -> Columns:
         """Columns of items from their content's design (n, F + D) alone."""
-        columns = {"bias": (design @ self.content_bias)[:, 0], "row": self.learner.embed(self.content_input(design))}
+        columns = {
+            "bias": (design @ self.content_bias)[:, 0],
+            "row": self.learner.embed(self.content_input(design)),
+            "trust": self.content_log_trust.exp().expand(len(design)),
+        }
         if self.content_choice is not None:
             columns["choice"] = self.content_choice(design)
         return columns
 
-    def inner_loop(self, evidence: Evidence, targets: Tensor, rows: Tensor, choice: Tensor | None) -> list[FastWeights]:
-        """Fast weights after each inner step; `rows` (B, L, R), `choice` (B, L, U): the support items'."""
+    def inner_loop(self, evidence: Evidence, targets: Tensor, columns: Columns) -> list[FastWeights]:
+        """Fast weights after each inner step; `columns` (B, L, …) are those of the support's items."""
         shift = targets.new_zeros(len(targets), self.learner.user_size)
-        if choice is not None:
+        if "choice" in columns:
             weight = evidence.weights.unsqueeze(1)  # (B, 1, L)
-            shift = (weight @ choice).squeeze(1) / (1 + evidence.weights.sum(dim=1, keepdim=True)).sqrt()
-        support = Support(rows, targets, evidence.weights)
+            shift = (weight @ columns["choice"]).squeeze(1) / (1 + weight.sum(dim=2)).sqrt()
+        support = Support(columns["row"], targets, evidence.weights * columns["trust"])
         return self.learner.adapt(support, with_constant(evidence.attributes), shift)
 
-    def practise(self, data: Dataset, biases: Biases, device: torch.device | str) -> "UserPractice":
+    def practise(self, data: Dataset, biases: Biases, options: FitOptions) -> "UserPractice":
         """What training on a data set needs, and learns besides this module."""
         self.mean.copy_(biases.mean)
         self.noise.copy_(biases.noise)
         self.content_bias.copy_(biases.content)
-        return UserPractice(self, data, biases).to(device)
+        practice = UserPractice(self, data, biases)
+        if self.config.warm_start:
+            start = factor_start(
+                data, practice.design, min(self.config.embedding_size, self.config.input_size), options
+            )
+            practice.begin_at(start)
+            self._begin_at(start)
+        return practice.to(options.device)
+
+    @torch.no_grad()
+    def _begin_at(self, start: FactorStart) -> None:
+        """Let linear towers pass the factor model's beliefs through; others begin at random."""
+        self.noise.copy_(start.noise)
+        self.content_log_trust.fill_(start.content_log_trust)
+        n_factors = start.factors.shape[1]
+        self.content_input.weight.zero_()[:n_factors] = start.content_factors.T
+        if self.config.tower_sizes or not isinstance(self.learner, Head):
+            return
+        item, user = self.learner.item_tower.linears()[0], self.learner.user_tower.linears()[0]
+        nn.init.eye_(item.weight)
+        nn.init.zeros_(item.bias)
+        nn.init.zeros_(user.bias)
+        user.weight.zero_()[: 1 + n_factors] = start.prior.T
+        self.learner.constant.fill_(start.constant)
 
 
 def in_blocks(compute: Callable[[FastWeights], Tensor], fast: FastWeights, activations: int) -> Tensor:
@@ -145,13 +173,33 @@ class UserPractice(nn.Module):
         self.bias = nn.Parameter(biases.item.clone())  # (N,)
         self.embedding = nn.Parameter(0.1 * torch.randn(n_items, tasks.config.input_size))  # (N, I)
         self.choice = nn.Parameter(torch.zeros(n_items, tasks.learner.user_size))  # (N, U)
+        self.log_trust = nn.Parameter(torch.zeros(n_items))  # (N,)
         self.register_buffer("prior_bias", (design @ biases.content)[:, 0])  # (N,)
         self.register_buffer("design", design)  # (N, F + D)
         self.register_buffer("trained", item_counts(data) > 0)  # (N,)
         self.register_buffer("domain", data.items.domain)  # (N,)
         self.register_buffer("attributes", data.user_attributes)  # (U, A)
-        self.decayed: list[Tensor] = [self.embedding, self.choice]
-        self.others: list[Tensor] = [self.bias]
+
+    @torch.no_grad()
+    def begin_at(self, start: FactorStart) -> None:
+        """Take over what the factor model believes of the items."""
+        n_factors = start.factors.shape[1]
+        self.bias.copy_(start.bias)
+        self.embedding[:, :n_factors] = start.factors - self.design @ start.content_factors
+        self.log_trust.copy_(start.log_trust)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Optimiser groups of the weights of this and of the network."""
+        tasks, config = self._tasks[0], self._tasks[0].config
+        choice = [self.choice, *([] if tasks.content_choice is None else tasks.content_choice.parameters())]
+        rows = [self.embedding]
+        named = {id(parameter) for parameter in [*choice, *rows]}
+        others = [parameter for parameter in [*self.parameters(), *tasks.parameters()] if id(parameter) not in named]
+        return [
+            {"params": rows, "lr": config.embedding_learning_rate, "weight_decay": config.reg},
+            {"params": choice, "lr": config.choice_learning_rate, "weight_decay": config.reg},
+            {"params": others, "lr": config.learning_rate},
+        ]
 
     def table(self) -> ItemTable:
         """The item table as it stands."""
@@ -169,9 +217,11 @@ class UserPractice(nn.Module):
         targets = (torch.cat([support.values, query.values], dim=1) - tasks.mean[domain]) / tasks.unit[domain]
         targets = targets - columns["bias"][place]
         rows = nn.functional.embedding(place, columns["row"])  # its gradient is faster than that of indexing
-        choice = nn.functional.embedding(place[:, :n], columns["choice"]) if "choice" in columns else None
+        known = {"row": rows[:, :n], "trust": columns["trust"][place[:, :n]]}
+        if "choice" in columns:
+            known["choice"] = nn.functional.embedding(place[:, :n], columns["choice"])
         evidence = support.evidence(self.attributes[episode.tasks.to(seen.device)])
-        trajectory = tasks.inner_loop(evidence, targets[:, :n], rows[:, :n], choice)
+        trajectory = tasks.inner_loop(evidence, targets[:, :n], known)
         return query_loss(
             [tasks.learner.predict(fast, rows[:, n:]) for fast in _judged(trajectory, config.multi_step_loss)],
             targets[:, n:],
@@ -185,6 +235,7 @@ class UserPractice(nn.Module):
         columns = {
             "bias": torch.where(keep[:, 0], self.bias[index], self.prior_bias[index]),
             "row": tasks.learner.embed(keep * self.embedding[index] + tasks.content_input(design)),
+            "trust": torch.where(keep[:, 0], self.log_trust[index], tasks.content_log_trust).exp(),
         }
         if tasks.content_choice is not None:
             columns["choice"] = keep * self.choice[index] + tasks.content_choice(design)

@@ -12,9 +12,18 @@ from models.recommender import FitOptions
 from models.recommenders.maml import Maml
 from models.training.inner_loop import Support
 from models.training.learners import Everything, Head, Learner, Predictor
+from models.training.validation import Validation
 from tests.laws.world import World, make_world
 
-QUICK = {"epochs": 2, "embedding_size": 6, "input_size": 8, "tower_sizes": (7,), "predictor_sizes": (9, 5), "steps": 3}
+QUICK = {
+    "epochs": 2,
+    "embedding_size": 6,
+    "input_size": 8,
+    "tower_sizes": (7,),
+    "predictor_sizes": (9, 5),
+    "steps": 3,
+    "warm_start": False,
+}
 MODES = [
     {"solver": "ridge"},
     {"solver": "gradient"},
@@ -154,6 +163,35 @@ def test_without_uncertainty_the_mean_is_the_same(world):
     torch.testing.assert_close(states[True], states[False])
 
 
-def test_the_closed_form_takes_no_settings_of_steps():
+def test_a_warm_start_begins_near_the_truth(world):
+    """After one epoch, answers are nearer to the truth than those of a start at random."""
+    error = {}
+    for warm_start in (True, False):
+        recommender = Maml(Maml.Config(epochs=1, embedding_size=3, warm_start=warm_start), world.data.schema)
+        table = recommender.fit(world.training, FitOptions()).table
+        with torch.no_grad():
+            mean = recommender.score(recommender.adapt(world.evidence(world.held, 12), table, 0), table).mean
+        unseen = world.unseen(0)
+        error[warm_start] = (mean - world.truth[world.held])[unseen].square().mean()
+    assert error[True] < error[False]
+
+
+def test_errors_are_as_large_as_expected(world):
+    """Squared errors of held-out ratings, each over its own predicted variance, are one in the mean."""
+    recommender = Maml(Maml.Config(embedding_size=3), world.data.schema)
+    table = recommender.fit(world.training, FitOptions()).table
+    ratios = []
+    for task in Validation.draw(world.data, world.held, seed=0).tasks:
+        with torch.no_grad():
+            scores = recommender.score(recommender.adapt(task.support, table, task.domain), table)
+        assert scores.std is not None
+        error = (scores.mean.gather(1, task.query_items) - task.query_values) / scores.std.gather(1, task.query_items)
+        ratios.append(error[task.query_mask].square())
+    assert 0.7 < float(torch.cat(ratios).mean()) < 1.4
+
+
+def test_settings_that_do_not_go_together_are_refused():
     with pytest.raises(ValidationError, match="solver = gradient"):
         Maml.Config(solver="ridge", meta_sgd=True)
+    with pytest.raises(ValidationError, match="items adapt their head"):
+        Maml.Config(task="item", adapt="predictor")
