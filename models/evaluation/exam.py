@@ -88,11 +88,11 @@ class Exam:
         return learnt
 
     def limited(self, n_users: int, seed: int) -> "Exam":
-        """The same exam for `n_users` users of each group, drawn at random; for a quick look."""
-        generator = torch.Generator().manual_seed(seed)
+        """The same exam for `n_users` users of each group, drawn at random, the same ones in groups that have them."""
+        lot = torch.rand(self.data.n_users, generator=torch.Generator().manual_seed(seed))
         groups = []
         for group in self.groups:
             unique = torch.unique(group.users)
-            drawn = unique[torch.randperm(len(unique), generator=generator)[:n_users]]
+            drawn = unique[lot[unique].argsort()[:n_users]]
             groups.append(group.rows(torch.isin(group.users, drawn).nonzero().flatten()))
         return replace(self, groups=groups, description=f"{self.description} Limited to {n_users} users a group.")

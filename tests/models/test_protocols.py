@@ -214,8 +214,9 @@ def test_users_without_the_ratings_for_a_question_are_not_asked() -> None:
 def test_a_limited_exam_keeps_all_questions_of_the_users_it_keeps(cinema: Dataset) -> None:
     whole = PROTOCOLS["kshot"](cinema, ProtocolOptions())
     limited = whole.limited(4, seed=1)
+    kept = set(limited.groups[0].users.tolist())
+    assert len(kept) == 4
     for group, full in zip(limited.groups, whole.groups, strict=True):
-        kept = set(group.users.tolist())
-        assert len(kept) == 4
+        assert set(group.users.tolist()) == kept
         assert len(group) == sum(user in kept for user in full.users.tolist())
     assert isinstance(limited.groups[0], Group)
