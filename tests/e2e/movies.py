@@ -37,7 +37,7 @@ class Movies:
     held_out: list[str]
     """Ids of the users that nothing was trained on."""
     checkpoints: Path
-    """Folder with all of `CHECKPOINTS`."""
+    """Folder with those of `CHECKPOINTS` that were wanted."""
 
     def stock(self, folder: Path, *names: str) -> Path:
         """A folder of checkpoints with some of them."""
@@ -68,8 +68,8 @@ class Movies:
         return sorted(known, key=lambda item_id: (-counts.get(item_id, 0), item_id))[:n]
 
 
-def prepare(full: Path, folder: Path) -> Movies:
-    """Hold `HELD_OUT` users of the data set folder `full` out and train on the rest."""
+def prepare(full: Path, folder: Path, wanted: Iterable[str] = CHECKPOINTS) -> Movies:
+    """Hold `HELD_OUT` users of the data set folder `full` out and train the `wanted` checkpoints on the rest."""
     data = read(full)
     drawn = np.random.default_rng(0).choice(data.n_users, HELD_OUT, replace=False)
     held_out = sorted(data.user_ids[user] for user in drawn.tolist())
@@ -81,6 +81,7 @@ def prepare(full: Path, folder: Path) -> Movies:
     items = pl.read_csv(full / "items.csv", infer_schema=False)
     training = write(Tables(read_description(full), interactions, users, items), training_folder)
     checkpoints = folder / "checkpoints"
-    for name, (recommender, settings, seed) in CHECKPOINTS.items():
+    for name in wanted:
+        recommender, settings, seed = CHECKPOINTS[name]
         train_checkpoint(recommender, settings, training, checkpoints, name=name, seed=seed, device="cpu")
     return Movies(data, training, training_folder, held_out, checkpoints)

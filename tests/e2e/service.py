@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -101,30 +102,20 @@ def serving(
 
 @contextmanager
 def warmstart(
-    data_dir: Path,
-    *,
-    checkpoint_dir: Path | None = None,
-    database_url: str | None = None,
-    redis_url: str | None = None,
-    workers: int = 1,
-    command: str = "serve",
-    timeout: float = READY_SECONDS,
-    **settings: str,
+    data_dir: Path, *, command: str = "serve", timeout: float = READY_SECONDS, **settings: Any
 ) -> Iterator[Server]:
-    """`warmstart serve` (or another `command` that serves); `settings` are further WARMSTART_ variables."""
-    given = {
-        "data_dir": str(data_dir),
-        "checkpoint_dir": str(checkpoint_dir or data_dir / "checkpoints"),
-        "database_url": database_url,
-        "redis_url": redis_url,
-        "workers": str(workers),
-        **settings,
-    }
-    environment = {f"WARMSTART_{name.upper()}": value for name, value in given.items() if value is not None}
+    """`warmstart serve` (or another `command` that serves); `settings` as for `settings_as_environment`."""
     data_dir.mkdir(parents=True, exist_ok=True)
+    environment = settings_as_environment(data_dir, **settings)
     run = [*COMMAND, command, "--port", "{port}"]
     with serving(run, data_dir / "service.log", environment=environment, timeout=timeout) as server:
         yield server
+
+
+def settings_as_environment(data_dir: Path, **settings: Any) -> dict[str, str]:
+    """Settings of the service as environment variables: `workers=2` is WARMSTART_WORKERS=2."""
+    given = {"data_dir": data_dir, **settings}
+    return {f"WARMSTART_{name.upper()}": str(value) for name, value in given.items()}
 
 
 def free_port() -> int:
