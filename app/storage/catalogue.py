@@ -5,6 +5,7 @@ its own commit.
 """
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import Row, and_, bindparam, case, func, select, update
@@ -41,7 +42,7 @@ _ADD = BulkInsert(_ITEMS, _COLUMNS, lambda insert: insert.on_conflict_do_nothing
 _EXISTING = select(_ITEMS.c.item_id, _ITEMS.c.key, _bare(_ITEMS.c).label("bare"), _ITEMS.c.deleted).where(
     _ITEMS.c.domain_key == bindparam("domain_key"), among(_ITEMS.c.item_id, "item_ids")
 )
-_SINCE = select(_ITEMS).where(_ITEMS.c.revision > bindparam("revision")).order_by(_ITEMS.c.key)
+_SINCE = select(_ITEMS).where(_ITEMS.c.revision > bindparam("revision")).order_by(_ITEMS.c.revision)
 
 
 async def put_items(connection: AsyncConnection, domain_key: int, items: Sequence[NewItem]) -> Written:
@@ -121,7 +122,9 @@ async def list_items(
 
 async def items_since(connection: AsyncConnection, revision: int) -> list[StoredItem]:
     """Items of all domains that changed after a revision, deleted ones too, in order of their keys."""
-    return [_stored(row) for row in await connection.execute(_SINCE, {"revision": revision})]
+    # By revision SQLite would find them through the index and by key not, so the order is made here.
+    found = [_stored(row) for row in await connection.execute(_SINCE, {"revision": revision})]
+    return sorted(found, key=attrgetter("key"))
 
 
 async def counts(connection: AsyncConnection, domain_key: int) -> list[ItemCounts]:

@@ -1,0 +1,94 @@
+"""No statement of everyday requests reads a whole table."""
+
+import re
+
+from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.storage import catalogue, deployments, domains, interactions, revisions, slates, users
+from app.storage.database import Database
+from app.storage.records import NewDomain, NewInteraction, NewItem, NewSlate, StoredDomain
+from tests.app.storage.conftest import NOW
+
+
+def batch(domain: StoredDomain, number: int) -> list[NewInteraction]:
+    return [
+        NewInteraction(f"u{number}-{i}", domain.key, f"i{number * 3 + i}", "click", event_id=f"e{number}-{i}")
+        for i in range(100)
+    ]
+
+
+async def everyday_requests(connection: AsyncConnection, domain: StoredDomain) -> None:
+    slate = NewSlate(slates.new_slate_id(NOW), None, domain.key, NOW, {}, [], [])
+    await revisions.read(connection)
+    await interactions.add(connection, batch(domain, 10_000), NOW)
+    await interactions.add(connection, batch(domain, 10_000), NOW)
+    await interactions.remove(connection, "e10000-7")
+    user = await users.get(connection, "u10000-1")
+    assert user is not None
+    await users.history(connection, user.key, 1)
+    await users.put(connection, "u10000-1", {})
+    await slates.add(connection, [slate])
+    await slates.get(connection, [slate.slate_id])
+    await slates.newest_of_user(connection, user.key)
+    await catalogue.put_items(connection, domain.key, [NewItem("i1", "one")])
+    await catalogue.add_missing(connection, domain.key, [NewItem("i1", "one")])
+    await catalogue.get_item(connection, domain.key, "i1")
+    await catalogue.items_since(connection, 1_000_000)
+    await catalogue.list_items(connection, domain.key, 10, cursor=5)
+    await catalogue.delete_item(connection, domain.key, "i1")
+    await users.delete(connection, "u10000-2")
+    await deployments.wanted(connection)
+
+
+async def test_sqlite_finds_everything_through_an_index(sqlite_url: str) -> None:
+    database = await Database.open(sqlite_url)
+    domain = await _filled(database, n_batches=1)
+    statements: list[tuple[str, object]] = []
+    engine = database._writer.sync_engine
+
+    def note(conn: object, cursor: object, statement: str, parameters: object, context: object, many: bool) -> None:
+        if re.match("SELECT|UPDATE|DELETE", statement):
+            statements.append((statement, parameters))
+
+    event.listen(engine, "before_cursor_execute", note)
+    async with database.write() as connection:
+        await everyday_requests(connection, domain)
+    event.remove(engine, "before_cursor_execute", note)
+    async with database.read() as connection:
+        for statement, parameters in statements:
+            plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
+            scans = [row.detail for row in plan if re.match(r"SCAN (users|items|interactions|slates)\b", row.detail)]
+            assert not scans, statement
+    assert len(statements) > 20
+    await database.close()
+
+
+async def test_postgres_keeps_no_plan_made_for_tables_that_were_empty(postgres_url: str) -> None:
+    database = await Database.open(postgres_url, pool_size=1)
+    domain = await _filled(database, n_batches=10)  # after five executions Postgres would keep a plan
+    async with database.write() as connection:
+        many = [interaction for number in range(100, 400) for interaction in batch(domain, number)]
+        await interactions.add(connection, many, NOW)
+    async with database.write() as connection:
+        before = await _rows_scanned(connection)
+        await everyday_requests(connection, domain)
+        assert await _rows_scanned(connection) == before
+    await database.close()
+
+
+async def _rows_scanned(connection: AsyncConnection) -> dict[str, int]:
+    """Rows read by sequential scans, by table, that this connection has not reported to the server yet."""
+    read = "SELECT relname, seq_tup_read FROM pg_stat_xact_user_tables WHERE relname IN ('users', 'interactions')"
+    return {row.relname: row.seq_tup_read for row in await connection.execute(text(read))}
+
+
+async def _filled(database: Database, n_batches: int) -> StoredDomain:
+    async with database.write() as connection:
+        await domains.put(connection, NewDomain("movies", 1.0, 5.0), NOW)
+        domain = await domains.get(connection, "movies")
+    assert domain is not None
+    for number in range(n_batches):
+        async with database.write() as connection:
+            await interactions.add(connection, batch(domain, number), NOW)
+    return domain
