@@ -56,7 +56,7 @@ from models.training.statistics import domain_means, item_counts
 class BayesConfig(RecommenderConfig):
     """Settings of `Bayes`."""
 
-    n_factors: int = Field(16, ge=1, le=64)
+    n_factors: int = Field(16, ge=0, le=64)
     """K, taste factors beside the user's bias."""
     iterations: int = Field(40, ge=1)
     """Rounds of variational EM."""
