@@ -64,8 +64,15 @@ class Installation:
             settings.database, pool_size=settings.pool_size, statement_timeout=settings.statement_timeout_seconds
         )
         await database.upgrade()
+        async with database.read() as connection:
+            number = await revisions.installation_id(connection)
         cache: UserStateCache = (
-            RedisCache(settings.redis_url, settings.cache_ttl_seconds, settings.cache_max_state_bytes)
+            RedisCache(
+                settings.redis_url,
+                settings.cache_ttl_seconds,
+                settings.cache_max_state_bytes,
+                namespace=f"warmstart:{number:x}",
+            )
             if settings.redis_url
             else MemoryCache(settings.cache_max_bytes, settings.cache_ttl_seconds)
         )

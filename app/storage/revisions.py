@@ -20,6 +20,12 @@ async def read(connection: AsyncConnection) -> Revisions:
     return Revisions(catalogue=values["catalogue"], deployments=values["deployments"])
 
 
+async def installation_id(connection: AsyncConnection) -> int:
+    """A number that no other installation has; it tells their keys apart in a cache that they share."""
+    query = select(tables.revisions.c.value).where(tables.revisions.c.name == "installation")
+    return int((await connection.execute(query)).scalar_one())
+
+
 class Watch:
     """Reads the counters before every request.
 

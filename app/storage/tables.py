@@ -40,7 +40,8 @@ revisions = Table(
     Column("name", String, primary_key=True),
     Column("value", BigInteger, nullable=False),
 )
-"""One row a counter. Its row lock is held until commit, so revisions become visible in ascending order."""
+"""One row a counter. Its row lock is held until commit, so revisions become visible in ascending order. The row
+`installation` holds a random number instead, which never changes."""
 
 domains = Table(
     "domains",

@@ -4,6 +4,8 @@ Revision: 20261122_first_tables
 Follows: None
 """
 
+import secrets
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -119,4 +121,5 @@ def upgrade() -> None:
         op.f("ix_interactions_user_key_occurred_at_key"), "interactions", ["user_key", "occurred_at", "key"]
     )
 
-    op.bulk_insert(revisions, [{"name": "catalogue", "value": 0}, {"name": "deployments", "value": 0}])
+    counters = [{"name": "catalogue", "value": 0}, {"name": "deployments", "value": 0}]
+    op.bulk_insert(revisions, [*counters, {"name": "installation", "value": secrets.randbits(62)}])
