@@ -91,12 +91,10 @@ class MamlConfig(BiasSettings):
     """Epochs without a better validation error before training ends."""
     batch_size: int = Field(64, ge=1)
     """Tasks a step."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Of Adam, annealed by a cosine."""
-    embedding_learning_rate: float = Field(3e-4, gt=0)
-    """The same for item embeddings, which a warm start leaves little to learn (`task` = user)."""
-    choice_learning_rate: float = Field(1e-2, gt=0)
-    """The same for what the choice of an item says (`task` = user)."""
+    learning_rate: float = Field(3e-3, gt=0)
+    """Of Adam, for what starts at random."""
+    warm_learning_rate: float = Field(2e-4, gt=0)
+    """The same for what starts at the factor model's beliefs: item embeddings and biases, linear towers."""
     reg: float = Field(1e-5, ge=0)
     """Weight decay of what is learnt of each item."""
 

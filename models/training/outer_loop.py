@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.recommender import FitOptions, FitReport, Fitted, ItemTable, Recommender
+
+WARM_UP = 0.1
+"""Share of the training over which the learning rates rise."""
 
 
 def outer_loop(
@@ -24,12 +28,15 @@ def outer_loop(
 ) -> Fitted:
     """Minimise `losses(epoch)`, a batch each, by Adam with a cosine schedule over `epochs` times `steps` batches.
 
+    The rates rise over the first batches: Adam's first steps are as long as its rate however small the gradient is, and
+    would undo a good start.
+
     With a validation, training ends `patience` epochs after the best error in ratings and the recommender is left as
     it was then, beside the item table of that moment; without one all epochs are run. `parameters` are optimiser
     groups, of the recommender and of what else is learnt with it.
     """
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, epochs * steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, partial(_rate, total=max(1, epochs * steps)))
     history: list[dict[str, float]] = []
     best_error, best_epoch = math.inf, 0
     best: tuple[dict[str, Tensor], ItemTable] | None = None
@@ -60,3 +67,8 @@ def outer_loop(
         raise ValueError("training takes at least one epoch")
     recommender.load_state_dict(best[0])
     return Fitted(best[1], FitReport(best_epoch, history))
+
+
+def _rate(step: int, total: int) -> float:
+    """Share of the learning rate at a step: up in a straight line, down along a cosine."""
+    return min(1.0, (step + 1) / (WARM_UP * total)) * (1 + math.cos(math.pi * step / total)) / 2

@@ -4,7 +4,8 @@
 
 An item's input x_i is a learnt embedding plus a projection of its content; in training the embedding is left out at
 random, so that an item without one gets a sensible row. Which items a user chose to rate shifts where their inner loop
-starts, by sum_j w_j q_j / sqrt(1 + sum_j w_j), as in SVD++ (Koren, KDD 2008).
+starts, as in SVD++ (Koren, KDD 2008): by sum_j w_j q_j / (1 + delta sum_j w_j), with a discount delta, learnt, as
+choices repeat each other. Ratings count by the trust in what is known of their item.
 """
 
 import math
@@ -22,13 +23,16 @@ from models.recommender import Columns, Evidence, FitOptions, ItemTable, Scores
 from models.training.biases import Biases, item_design, residuals, units
 from models.training.episodes import Episode
 from models.training.factor_start import FactorStart, factor_start
+from models.training.heads import Head, RidgeHead
 from models.training.inner_loop import Support
-from models.training.learners import Everything, FastWeights, Head, Learner, Predictor, RidgeHead
+from models.training.learners import Everything, FastWeights, Learner, Predictor
 from models.training.statistics import item_counts
 
 if TYPE_CHECKING:
     from models.recommenders.maml import MamlConfig
 
+FIRST_DISCOUNT = 0.05
+"""delta before training."""
 SCORING_BLOCK = 1 << 18
 """Hidden activations that one block of users may take when scored: they should stay in the processor's cache."""
 
@@ -50,6 +54,7 @@ class UserTasks(nn.Module):
         self.register_buffer("noise", torch.ones(n_domains))  # (D,) variance of a rating, in units
         width = schema.item_attributes.width + n_domains
         self.register_buffer("content_bias", torch.zeros(width, 1))
+        self.log_discount = nn.Parameter(torch.full((1,), math.log(FIRST_DISCOUNT)))
         self.content_log_trust = nn.Parameter(torch.zeros(1))
         self.learner = user_learner(config, schema.user_attributes.width + 1)
         self.content_input = nn.Linear(width, config.input_size, bias=False)
@@ -114,7 +119,7 @@ class UserTasks(nn.Module):
         shift = targets.new_zeros(len(targets), self.learner.user_size)
         if "choice" in columns:
             weight = evidence.weights.unsqueeze(1)  # (B, 1, L)
-            shift = (weight @ columns["choice"]).squeeze(1) / (1 + weight.sum(dim=2)).sqrt()
+            shift = (weight @ columns["choice"]).squeeze(1) / (1 + self.log_discount.exp() * weight.sum(dim=2))
         support = Support(columns["row"], targets, evidence.weights * columns["trust"])
         return self.learner.adapt(support, with_constant(evidence.attributes), shift)
 
@@ -132,6 +137,18 @@ class UserTasks(nn.Module):
             self._begin_at(start)
         return practice.to(options.device)
 
+    def warm_parameters(self) -> list[Tensor]:
+        """What a warm start sets."""
+        warm: list[Tensor] = [self.content_log_trust, self.content_input.weight]
+        if self._passes_through:
+            warm += [weight for name, weight in self.learner.named_parameters() if name != "rate"]
+        return warm
+
+    @property
+    def _passes_through(self) -> bool:
+        """Whether the head's features can be the factors themselves."""
+        return isinstance(self.learner, Head) and not self.config.tower_sizes
+
     @torch.no_grad()
     def _begin_at(self, start: FactorStart) -> None:
         """Let linear towers pass the factor model's beliefs through; others begin at random."""
@@ -139,8 +156,9 @@ class UserTasks(nn.Module):
         self.content_log_trust.fill_(start.content_log_trust)
         n_factors = start.factors.shape[1]
         self.content_input.weight.zero_()[:n_factors] = start.content_factors.T
-        if self.config.tower_sizes or not isinstance(self.learner, Head):
+        if not self._passes_through:
             return
+        assert isinstance(self.learner, Head)
         item, user = self.learner.item_tower.linears()[0], self.learner.user_tower.linears()[0]
         nn.init.eye_(item.weight)
         nn.init.zeros_(item.bias)
@@ -191,14 +209,15 @@ class UserPractice(nn.Module):
     def groups(self) -> list[dict[str, Any]]:
         """Optimiser groups of the weights of this and of the network."""
         tasks, config = self._tasks[0], self._tasks[0].config
-        choice = [self.choice, *([] if tasks.content_choice is None else tasks.content_choice.parameters())]
-        rows = [self.embedding]
-        named = {id(parameter) for parameter in [*choice, *rows]}
-        others = [parameter for parameter in [*self.parameters(), *tasks.parameters()] if id(parameter) not in named]
+        warm = [self.bias, self.log_trust, *tasks.warm_parameters()] if config.warm_start else []
+        handled = {id(parameter) for parameter in [*warm, self.embedding, self.choice]}
+        cold = [p for p in [*self.parameters(), *tasks.parameters()] if id(p) not in handled]
+        warm_rate = config.warm_learning_rate if config.warm_start else config.learning_rate
         return [
-            {"params": rows, "lr": config.embedding_learning_rate, "weight_decay": config.reg},
-            {"params": choice, "lr": config.choice_learning_rate, "weight_decay": config.reg},
-            {"params": others, "lr": config.learning_rate},
+            {"params": [self.embedding], "lr": warm_rate, "weight_decay": config.reg},
+            {"params": [self.choice], "lr": config.learning_rate, "weight_decay": config.reg},
+            {"params": warm, "lr": warm_rate},
+            {"params": cold, "lr": config.learning_rate},
         ]
 
     def table(self) -> ItemTable:

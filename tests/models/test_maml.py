@@ -1,5 +1,7 @@
 """What MAML's modes promise beyond the laws."""
 
+from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 
 import pytest
@@ -10,9 +12,12 @@ from torch.func import functional_call, grad
 from models.layers import with_constant
 from models.recommender import FitOptions
 from models.recommenders.maml import Maml
+from models.training.heads import Head
 from models.training.inner_loop import Support
-from models.training.learners import Everything, Head, Learner, Predictor
+from models.training.learners import Everything, Learner, Predictor
 from models.training.validation import Validation
+from tests.laws.entries import Entry
+from tests.laws.laws import LAWS, Case, fit_case
 from tests.laws.world import World, make_world
 
 QUICK = {
@@ -40,6 +45,25 @@ ITEM_MODES = [{"task": "item"}, {"task": "item", "solver": "gradient", "meta_sgd
 @pytest.fixture(name="world", scope="module")
 def _world() -> World:
     return make_world(2)
+
+
+LAWFUL = [
+    {"solver": "gradient"},
+    {"adapt": "predictor", "tower_sizes": (16,), "epochs": 20},
+    {"task": "item", "tower_sizes": (16,), "epochs": 30},
+]
+
+
+@cache
+def _case(mode: int) -> Case:
+    settings = {"embedding_size": 8, "batch_size": 16, **LAWFUL[mode]}
+    return fit_case(Entry(settings=settings, uses_attributes=True), Maml, make_world(2))
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("mode", range(len(LAWFUL)), ids=lambda mode: str(LAWFUL[mode]))
+def test_every_mode_keeps_the_laws(law: Callable[[Case], None], mode: int) -> None:
+    law(_case(mode))
 
 
 def _tasks(learner: Learner, n_attributes: int) -> tuple[Support, torch.Tensor, torch.Tensor]:
