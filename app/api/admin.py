@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
+from app.api.answers import CheckpointOut, DeploymentOut
 from app.api.depends import Here, Reloads
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
-from app.api.schemas import CheckpointOut, DeploymentOut, ReloadRequest, RollbackRequest
+from app.api.requests import ReloadRequest, RollbackRequest
 from app.services.deploy import list_checkpoints
 from models.registry import RECOMMENDERS
 

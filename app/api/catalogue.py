@@ -5,20 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
+from app.api.answers import DomainOut, ItemOut, ItemsResponse, SimilarItem, WrittenResponse
 from app.api.depends import Here
 from app.api.fields import Id
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import created, problems
-from app.api.schemas import (
-    DomainBody,
-    DomainOut,
-    ItemBody,
-    ItemOut,
-    ItemsRequest,
-    ItemsResponse,
-    SimilarItem,
-    WrittenResponse,
-)
+from app.api.requests import DomainBody, ItemBody, ItemsRequest
 from app.services import stock
 from app.services.installation import Installation
 from app.storage.records import NewDomain, NewItem, StoredItem

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.api.schemas import Filters
+from app.api.requests import Filters
 from app.services.deploy import Deployments
 from app.services.installation import Installation
 from app.services.recommend import Limits

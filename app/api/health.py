@@ -4,10 +4,10 @@ from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import PlainTextResponse, Response
 
+from app.api.answers import AliveOut, ReadyOut
 from app.api.depends import Here
 from app.api.parsing import DescribedRoute, json_response
 from app.api.problems import problems
-from app.api.schemas import AliveOut, ReadyOut
 from app.errors import Problem
 
 router = APIRouter(tags=["health"], route_class=DescribedRoute)

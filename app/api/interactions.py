@@ -5,11 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
+from app.api.answers import IngestResponse
 from app.api.depends import Here
 from app.api.fields import Id
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
-from app.api.schemas import IngestResponse, InteractionsRequest
+from app.api.requests import InteractionsRequest
 from app.services.ingest import Posted, ingest, withdraw
 
 router = APIRouter(prefix="/v1", tags=["interactions"], route_class=StrictRoute)

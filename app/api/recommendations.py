@@ -5,18 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
+from app.api.answers import PredictionResponse, RecommendationResponse
 from app.api.depends import Here, limits_of
 from app.api.fields import Id
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
-from app.api.schemas import (
-    MAX_K,
-    ColdStartRequest,
-    PredictionRequest,
-    PredictionResponse,
-    RecommendationRequest,
-    RecommendationResponse,
-)
+from app.api.requests import MAX_K, ColdStartRequest, PredictionRequest, RecommendationRequest
 from app.services.recommend import Limits, Who, predict, recommend
 
 router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=StrictRoute)

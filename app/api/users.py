@@ -5,11 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
+from app.api.answers import UserOut, WrittenResponse
 from app.api.depends import Here
 from app.api.fields import Id
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import created, problems
-from app.api.schemas import UserBody, UserOut, UsersRequest, WrittenResponse
+from app.api.requests import UserBody, UsersRequest
 from app.services import people
 from app.services.installation import Installation
 

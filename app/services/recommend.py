@@ -36,7 +36,7 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Which items may be recommended; see `app.api.schemas.Filters`."""
+    """Which items may be recommended; see `app.api.requests.Filters`."""
 
     include_items: Sequence[str] | None = None
     exclude_items: Sequence[str] = ()

@@ -1,0 +1,202 @@
+"""Bodies of answers, as the OpenAPI document shows them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from app.api.requests import KindBody
+from models.recommender import Role
+
+
+class Out(BaseModel):
+    """A body of an answer, or part of one."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Adaptation(Out):
+    """How a part adapted to the user."""
+
+    support_size: int
+    """Interactions it adapted on."""
+    loss_before: float | None
+    """Mean squared error on them before adapting; null without any."""
+    loss_after: float | None
+    cached: bool
+    """Whether the state came from the cache."""
+
+
+class PartOut(Out):
+    """One recommender's share in an answer."""
+
+    role: Role
+    recommender: str
+    checkpoint: str | None
+    digest: str | None
+    weight: float
+    adaptation: Adaptation | None
+    """null where its weight was 0 and it was not asked."""
+
+
+class ScoredItem(Out):
+    """An item of a slate."""
+
+    item_id: str
+    title: str
+    score: float
+    """The rating to expect, on the domain's scale."""
+    std: float | None
+    """Standard deviation of that rating; null where no part has one."""
+    propensity: float | None
+    """Probability that the policy put this item here; null where it is deterministic."""
+    explored: bool
+    why: list[dict[str, Any]] | None = None
+    """With `explain`: each part's own score."""
+
+
+class ExplorationOut(Out):
+    """The policy that chose the slate."""
+
+    policy: str
+    propensity_valid: bool
+
+
+class RecommendationResponse(Out):
+    """A slate, and everything about how it came to be."""
+
+    slate_id: str
+    domain: str
+    items: list[ScoredItem]
+    parts: list[PartOut]
+    schedule: Literal["learnt", "fixed"]
+    """Where the parts' weights come from."""
+    exploration: ExplorationOut
+    ignored: list[str]
+    """Items of the support that nobody has added."""
+    fallback: str | None
+    """What was missing, where no checkpoint could answer."""
+
+
+class PredictedItem(Out):
+    """A rating to expect."""
+
+    item_id: str
+    rating: float
+    std: float | None
+
+
+class PredictionResponse(Out):
+    """Ratings in the order asked."""
+
+    domain: str
+    predictions: list[PredictedItem]
+    parts: list[PartOut]
+    schedule: Literal["learnt", "fixed"]
+    ignored: list[str]
+    fallback: str | None
+
+
+class IngestResponse(Out):
+    """What became of a batch of events."""
+
+    accepted: int
+    duplicates: int
+
+
+class WrittenResponse(Out):
+    """What became of things put."""
+
+    created: int
+    updated: int
+
+
+class DomainOut(Out):
+    """A domain and what serves it."""
+
+    domain: str
+    title: str | None
+    rating_min: float
+    rating_max: float
+    kinds: dict[str, KindBody]
+    item_attributes: dict[str, str]
+    items: int
+    """Items that are not deleted."""
+    parts: list[dict[str, str]]
+    """Roles with a checkpoint in service."""
+
+
+class ItemOut(Out):
+    """An item."""
+
+    item_id: str
+    domain: str
+    title: str
+    attributes: dict[str, Any]
+    available: bool
+
+
+class ItemsResponse(Out):
+    """A page of items."""
+
+    items: list[ItemOut]
+    next_cursor: str | None
+
+
+class SimilarItem(Out):
+    """An item like another."""
+
+    item_id: str
+    title: str
+    similarity: float
+    """Cosine of the two items' content, 1 for the same."""
+
+
+class UserOut(Out):
+    """A user and what they did last."""
+
+    user_id: str
+    attributes: dict[str, Any]
+    revision: int
+    interactions: list[dict[str, Any]]
+    """Newest last; of several ratings of an item, the one that counts."""
+
+
+class CheckpointOut(Out):
+    """A checkpoint on disk."""
+
+    checkpoint: str
+    digest: str | None
+    recommender: str | None
+    role: str | None
+    domains: list[str]
+    metrics: dict[str, float]
+    created: str | None
+    serving: list[dict[str, str]]
+    """Domains and roles that it is in service for."""
+    problem: str | None = None
+    """Why it cannot be served, if it cannot."""
+
+
+class DeploymentOut(Out):
+    """What a reload or a rollback did."""
+
+    domain: str
+    role: Role
+    checkpoint: str
+    digest: str
+    previous: str | None
+
+
+class AliveOut(Out):
+    """The process answers."""
+
+    status: Literal["alive"]
+
+
+class ReadyOut(Out):
+    """Requests will be answered."""
+
+    status: Literal["ready"]
+    domains: list[str]
+    checkpoints: list[str]
+    """Checkpoints in service."""
