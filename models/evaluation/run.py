@@ -90,7 +90,7 @@ def evaluate(
     sitting.add_simple_rows(plan.seeds)
     for name in wanted:
         seeds = plan.seeds if plan.repeat is None or name in plan.repeat else plan.seeds[:1]
-        for recipe in _trained_for(recipes[name], plan.protocol):
+        for recipe in trained_for(recipes[name], plan.protocol):
             sitting.add_recipe(recipe, seeds)
     if plan.blend:
         sitting.add_blend([recipes[name] for name in plan.blend], plan.seeds)
@@ -121,7 +121,7 @@ def make_exam(data: Dataset, plan: Plan) -> Exam:
     return exam if plan.limit is None else exam.limited(plan.limit, plan.draw_seed)
 
 
-def _trained_for(recipe: Recipe, protocol: str) -> list[Recipe]:
+def trained_for(recipe: Recipe, protocol: str) -> list[Recipe]:
     """One recipe for each support size where the protocol is `supportsize` and training depends on it."""
     if protocol != "supportsize" or SUPPORT_SETTING not in RECOMMENDERS[recipe.recommender].Config.model_fields:
         return [recipe]

@@ -17,10 +17,11 @@ from models.evaluation.exam import Exam, Group
 from models.evaluation.measure import measure
 from models.evaluation.predictors import Constant, MostPopular, Predictor
 from models.evaluation.protocols import PROTOCOLS, ProtocolOptions
-from models.evaluation.run import EvaluationError, Plan, evaluate
+from models.evaluation.run import EvaluationError, Plan, evaluate, trained_for
 from models.evaluation.served import ServedError, ServedPredictor, question_body
 from models.evaluation.sitting import Sitting
 from models.evaluation.yardsticks import PlainBias
+from models.recipes import load
 from models.recommender import Evidence, Scores
 from tests.models.cinema import read_cinema
 from tests.models.tiny import tiny
@@ -224,6 +225,14 @@ def test_an_evaluation_that_cannot_be_done_says_why(cinema: Dataset) -> None:
         evaluate(cinema, Plan("kshots", []))
     with pytest.raises(EvaluationError, match="address"):
         evaluate(cinema, Plan("served", []))
+
+
+def test_a_recommender_that_practises_with_support_is_trained_for_each_size_and_no_other_is() -> None:
+    trained = trained_for(load("maml"), "supportsize")
+    assert [recipe.settings["max_support"] for recipe in trained] == [1, 3, 5, 10, 20, 50]
+    assert len({recipe.name for recipe in trained}) == 6
+    assert trained_for(load("bias"), "supportsize") == [load("bias")]
+    assert trained_for(load("maml"), "kshot") == [load("maml")]
 
 
 @pytest.mark.parametrize("protocol", ["kshot", "foldin"])
