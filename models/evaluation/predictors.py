@@ -95,7 +95,7 @@ class Constant(Predictor):
 
 
 class Random(Predictor):
-    """A rating drawn from the training ratings of the domain, the same for the same user group, item and seed."""
+    """A rating drawn anew for each question from the training ratings of the domain."""
 
     def __init__(self, training: Dataset, seed: int) -> None:
         seen = training.interactions
