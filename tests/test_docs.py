@@ -1,0 +1,173 @@
+"""Documentation that cannot fall behind: settings, routes, problems, recommenders, commands, links, README snippets."""
+
+import json
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import typer.main
+from fastapi import FastAPI
+from typer.core import TyperGroup
+
+from app import cli
+from app.commands import settings as settings_command
+from app.errors import PROBLEMS
+from app.main import create_app
+from app.settings import Settings
+from models.datasets.description import Description
+from models.registry import RECOMMENDERS
+from tests.app.conftest import running
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text(encoding="utf-8")
+
+
+def snippets(language: str, pages: list[Path] = PAGES) -> Iterator[tuple[Path, str]]:
+    """Fenced blocks of a language, with the pages that they stand on."""
+    for path in pages:
+        for found, content in FENCE.findall(path.read_text(encoding="utf-8")):
+            if found == language:
+                yield path, content
+
+
+def commands() -> Iterator[tuple[Path, list[str]]]:
+    """The words of every command line in a `sh` block; one that goes on within quotes is one command."""
+    for path, block in snippets("sh"):
+        lexer = shlex.shlex(block, posix=True, punctuation_chars="\n")
+        lexer.whitespace = " \t"
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, "\n"]:
+            if word.strip("\n"):
+                words.append(word)
+            elif words:
+                yield path, words
+                words = []
+
+
+@pytest.fixture(scope="module")
+def app() -> FastAPI:
+    return create_app(Settings())
+
+
+def test_settings_page_is_what_the_command_prints() -> None:
+    assert page("settings.md") == settings_command.document()
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+
+
+def test_every_route_is_documented_and_no_other(app: FastAPI) -> None:
+    routes = {f"{method.upper()} {path}" for path, methods in app.openapi()["paths"].items() for method in methods}
+    documented = set(re.findall(r"^\| `([A-Z]+ /[^`?]*)`", page("http.md"), re.MULTILINE))
+    assert documented == routes
+
+
+def test_every_problem_is_documented_with_its_status() -> None:
+    documented = re.findall(r"^\| `([a-z-]+)` \| (\d+) \|", page("problems.md"), re.MULTILINE)
+    assert {slug: int(status) for slug, status in documented} == {slug: p.status for slug, p in PROBLEMS.items()}
+
+
+def test_every_recommender_has_a_card_with_its_role() -> None:
+    documented = re.findall(r"^\| `(\w+)` \| (\w+) \|", page("recommenders.md"), re.MULTILINE)
+    assert dict(documented) == {name: kind.role for name, kind in RECOMMENDERS.items()}
+
+
+def test_every_decision_is_listed() -> None:
+    listed = re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", page("decisions/index.md"))
+    assert listed == sorted(path.name for path in (DOCS / "decisions").glob("0*.md"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path: Path) -> None:
+    """To files that are there, but for the results, which are made, and to headings that are there."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if re.match(r"https?://", target):
+            continue
+        file, _, heading = target.partition("#")
+        there = path.parent / file if file else path
+        assert there.exists() or there.name == "RESULTS.md", target
+        if heading:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}, target
+
+
+def test_json_in_the_documentation_is_json() -> None:
+    for path, content in snippets("json"):
+        assert json.loads(content), path
+
+
+def test_toml_in_the_documentation_describes_a_dataset() -> None:
+    for _, content in snippets("toml"):
+        assert Description.model_validate(tomllib.loads(content))
+
+
+def test_commands_in_the_documentation_exist() -> None:
+    """`warmstart` commands with their options; targets of `make`."""
+    known = 0
+    for path, words in commands():
+        if words[0] == "warmstart":
+            _parse(words[1:])
+        elif words[0] == "make":
+            subprocess.run(["make", "--dry-run", words[1]], cwd=ROOT, check=True, capture_output=True)
+        else:
+            assert words[0] in ("curl", "docker", "export"), (path, words)
+        known += 1
+    assert known > 10
+
+
+def _parse(arguments: list[str]) -> None:
+    """Raise KeyError for a command that there is not, and Typer's UsageError for an option or an argument."""
+    command: Any = typer.main.get_command(cli.app)
+    while isinstance(command, TyperGroup):
+        name, *arguments = arguments
+        command = command.commands[name]
+    command.make_context(command.name, arguments)
+
+
+async def test_the_readme_request_is_answered_as_it_says(tmp_path: Path) -> None:
+    """By a service that has the films but nobody's training: the same fields, of the same types."""
+    (request,) = [words for path, words in commands() if path.name == "README.md" and words[0] == "curl"]
+    (shown,) = [json.loads(content) for path, content in snippets("json") if path.name == "README.md"]
+    address, data = request[1], json.loads(request[request.index("--data") + 1])
+    assert request[request.index("--header") + 1] == "Content-Type: application/json"
+    async with running(Settings(data_dir=tmp_path, device="cpu")) as service:
+        await service.put("/v1/domains/movies", {"item_attributes": {"genres": "multi"}})
+        films = [*data["support"], *shown["items"]]
+        await service.post("/v1/items", {"items": [{"domain": "movies", "item_id": film["item_id"]} for film in films]})
+        answer = await service.post(address.removeprefix("http://127.0.0.1:8000"), data)
+    assert _shape(answer) == _shape(shown)
+    assert len(shown["items"]) == data["k"]
+
+
+def _shape(value: Any) -> Any:
+    """Names and types, of a list those of its first entry; fields that may be null are left out."""
+    if isinstance(value, dict):
+        return {name: _shape(inner) for name, inner in value.items() if name not in MAY_BE_NULL}
+    if isinstance(value, list):
+        return [_shape(value[0])] if value else []
+    return type(value).__name__
+
+
+MAY_BE_NULL = {"std", "propensity", "why", "checkpoint", "digest", "fallback", "loss_before", "loss_after"}
+
+
+def test_the_readme_fits_a_screen() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 80
+
+
+def test_the_picture_is_an_svg_that_says_what_it_shows() -> None:
+    root = ElementTree.parse(DOCS / "picture.svg").getroot()
+    assert root.tag.endswith("svg")
+    assert root.find("{http://www.w3.org/2000/svg}title") is not None
