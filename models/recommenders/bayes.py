@@ -43,7 +43,6 @@ from models.training.factor_em import FactorEM
 from models.training.gaussian import (
     pack,
     pack_dual,
-    pack_outer,
     packed_size,
     posterior,
     unpack,
@@ -132,8 +131,9 @@ class Bayes(Recommender):
         mean = self._offset(table, rows, covariance, next_choice) + user @ phi.T  # (B, N)
         moments = self._item_moments(user)
         moments[:, 1:, 1:] += covariance[:, 1:, 1:]
-        # Var of φ'w + x'θ for independent w and θ: φ' C φ + E[x' S x], both as one product with packed matrices.
-        taste = pack_dual(covariance) @ pack_outer(phi).T + pack_dual(moments) @ table["covariance"][rows].T
+        # Var of φ'w + x'θ for independent w and θ = (b, v): |R φ|² + E[x' S x]
+        projected = (root.reshape(-1, self.size) @ phi.T).square_().reshape(*root.shape[:2], -1)  # (B, P, N), one GEMM
+        taste = projected.sum(1) + pack_dual(moments) @ table["covariance"][rows].T
         taste = taste.clamp(min=0)
         return Scores(mean, (taste + table["noise"][rows]).sqrt(), taste.sqrt())
 

@@ -101,6 +101,17 @@ def test_draws_have_the_posterior_s_moments_jointly():
     torch.testing.assert_close(draws.mean(0), recommender.score(states, table).mean[0], atol=0.05, rtol=0)
 
 
+def test_without_factors_it_is_a_shrunken_user_bias():
+    """c w_0 = sum of residuals / (n + s² / c²): with c = .5 and noise 1, residuals 1 and 3 give 4 / 6."""
+    recommender = Bayes(BayesConfig(n_factors=0, choice_dispersion=None), Schema(domains=[Domain(name="movies")]))
+    recommender.domain_mean.fill_(MEAN)
+    recommender.loading.fill_(LOADING)
+    columns = {name: torch.zeros(2, 1) for name in ("mean", "covariance", "choice", "lift")}
+    table = ItemTable({**columns, "noise": torch.ones(2)}, torch.zeros(2).long(), torch.ones(2).bool())
+    answer = recommender.score(recommender.adapt(ratings([0, 1], [4.0, 6.0]), table, 0), table)
+    torch.testing.assert_close(answer.mean, torch.full((1, 2), MEAN + 4 / 6))
+
+
 def test_choices_tell_of_taste_without_a_rating():
     """Two choices of item 0 with δ = .5 count as one: precision 1 + C, precision times mean z + C μ, ratings apart."""
     recommender, table = known_model(0.0, dispersion=0.5)
@@ -194,7 +205,7 @@ def test_a_misspelt_setting_is_refused():
     with pytest.raises(ValueError, match="n_factor"):
         BayesConfig.model_validate({"n_factor": 3})
     with pytest.raises(ValueError, match="n_factors"):
-        BayesConfig(n_factors=0)
+        BayesConfig(n_factors=-1)
 
 
 def symmetric(size: int) -> Tensor:
