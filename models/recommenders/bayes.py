@@ -84,6 +84,7 @@ class Bayes(Recommender):
     content_weights: Tensor
     content_covariance: Tensor
     item_spread: Tensor
+    exposure_spread: Tensor
     choice_spread: Tensor
     choice_pull: Tensor
     typical_lift: Tensor
@@ -101,6 +102,7 @@ class Bayes(Recommender):
         self.register_buffer("content_weights", torch.zeros(n_domains, n_features, size))  # Γ'
         self.register_buffer("content_covariance", torch.zeros(n_domains, n_features, n_features))  # in units of Λ
         self.register_buffer("item_spread", torch.eye(size).repeat(n_domains, 1, 1))  # Λ
+        self.register_buffer("exposure_spread", torch.zeros(n_domains, size, size))  # of not knowing the exposure
         self.register_buffer("choice_spread", torch.zeros(n_domains, size, size))  # C
         self.register_buffer("choice_pull", torch.zeros(n_domains, size))  # C μ
         self.register_buffer("typical_lift", torch.zeros(n_domains, packed_size(size)))  # of a newcomer
@@ -158,9 +160,10 @@ class Bayes(Recommender):
         design = with_intercept(torch.cat([exposure, features], dim=1))  # (n, 2 + F)
         design = design[:, : self.content_weights.shape[1]]
         inflation = 1 + ((design @ self.content_covariance[domain]) * design).sum(1)  # (n,)
+        covariance = inflation[:, None] * pack(self.item_spread[domain]) + pack(self.exposure_spread[domain])
         return {
             "mean": design @ self.content_weights[domain],
-            "covariance": inflation[:, None] * pack(self.item_spread[domain]),
+            "covariance": covariance,
             "noise": self.domain_noise[domain].repeat(len(features)),
             "choice": features.new_zeros(len(features), self.size),
             "lift": self.typical_lift[domain].repeat(len(features), 1),
@@ -190,6 +193,8 @@ class Bayes(Recommender):
             self.content_weights[d].copy_(prior.weights)
             self.content_covariance[d].copy_(prior.covariance)
             self.item_spread[d].copy_(prior.noise)
+            if self.config.content_prior:
+                self.exposure_spread[d].copy_(em.exposure_variance[d] * torch.outer(prior.weights[1], prior.weights[1]))
             popularity = (counts * (data.items.domain == d)).double()
             self.typical_lift[d].copy_(popularity @ lift / popularity.sum().clamp(min=1))
         columns = {

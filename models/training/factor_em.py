@@ -57,7 +57,10 @@ class FactorEM:
         self.active = torch.bincount(seen.users, minlength=data.n_users) > 0  # (U,)
         self.trained = [(self.domain == d) & (self.item_weight > 0) for d in range(self.n_domains)]  # (N,) each
 
-        self.item_features = torch.cat([self._exposure()[:, None], data.items.content.features.double()], dim=1)
+        exposure = self._exposure()
+        spread = [self._per_weight(self.item_weight * exposure.square(), d) for d in range(self.n_domains)]
+        self.exposure_variance = torch.stack(spread)  # (D,) over ratings
+        self.item_features = torch.cat([exposure[:, None], data.items.content.features.double()], dim=1)
         item_fields = [1] + [field.width for field in data.schema.item_attributes.fields]
         user_fields = [field.width for field in data.schema.user_attributes.fields]
         self.user_prior = FieldRegression(self.size, user_fields, attribute_prior)
