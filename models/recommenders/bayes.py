@@ -2,7 +2,7 @@
 
     r_ui = mean_d + b_i + c_d w_u0 + v_i . w_u + e_ui,    e_ui ~ N(0, s_i² / weight_ui)
     w_u ~ N(A a_u, I)                                     attributes say what to expect of a user
-    (b_i, v_i) ~ N(Γ_d f_i, Λ_d)                          content says what to expect of an item
+    (b_i, v_i) ~ N(Γ_d f_i, Λ_d)                          content and popularity say what to expect of an item
 
 Fitted by variational EM (`models.training.factor_em`; Lim and Teh, KDD Cup 2007; the content and attribute regressions
 are those of Agarwal and Chen, "Regression-based latent factor models", KDD 2009). Items keep their posterior

@@ -1,7 +1,7 @@
 """Variational EM for the Gaussian factor model with user and item posteriors. The algebra behind `bayes`.
 
     r_ui - mean_d = b_i + c_d w_u0 + v_i . w_u + e_ui,    e_ui ~ N(0, s_i² / weight_ui)
-    w_u ~ N(A a_u, I),    (b_i, v_i) ~ N(Γ_d f_i, Λ_d)
+    w_u ~ N(A a_u, I),    (b_i, v_i) ~ N(Γ_d f_i, Λ_d),    f_i: 1, log count of i, content of i
 
 q(w) q(b, v) is fitted by coordinate ascent; priors, loadings and noise by their closed-form maxima (Lim and Teh,
 "Variational Bayesian approach to movie rating prediction", KDD Cup 2007). Everything that a step needs is linear in the
