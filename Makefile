@@ -38,6 +38,7 @@ check: .venv/.developer ## format, lint, types, import contracts, migrations, co
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.check_migrations
 	$(BIN)/yamllint --strict docker-compose.yml
+	test ! -x $(BIN)/hadolint || $(BIN)/hadolint docker/Dockerfile
 
 format: .venv/.developer ## put code into its form
 	$(BIN)/ruff format .

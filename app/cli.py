@@ -13,12 +13,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
 )
+# In the order in which somebody new needs them.
+app.add_typer(serve.app)
 app.add_typer(datasets.app, name="datasets")
 app.add_typer(train.app)
 app.add_typer(blend.app)
-app.add_typer(evaluate.app)
 app.add_typer(checkpoints.app, name="checkpoints")
-app.add_typer(serve.app)
+app.add_typer(evaluate.app)
 app.add_typer(exchange.app)
 app.add_typer(db.commands, name="db")
 app.add_typer(settings.app)

@@ -34,10 +34,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         try:
             await app.state.deployments.adopt()
             await installation.warm_up()
-            log.info("ready", domains=sorted(installation.runtime.now.domains), device=str(settings.torch_device))
+            log.info(
+                "ready",
+                address=f"http://{settings.host}:{settings.port}/docs",
+                domains=sorted(installation.runtime.now.domains),
+                device=str(settings.torch_device),
+            )
             yield
         finally:
             await installation.close()
+            log.info("stopped")
 
     app = FastAPI(
         title="Warmstart",

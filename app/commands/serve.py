@@ -31,7 +31,7 @@ def serve(
     port: Port = None,
     workers: Workers = None,
 ) -> None:
-    """Serve. Of each domain and role that nobody has decided about, the newest checkpoint is taken into service."""
+    """Run the service. It takes up the newest checkpoint of each domain and role, unless a reload decided otherwise."""
     given = {"CHECKPOINT_DIR": checkpoints, "HOST": host, "PORT": port, "WORKERS": workers}
     # Workers are processes of their own: settings reach them through the environment.
     os.environ.update({f"WARMSTART_{name}": str(value) for name, value in given.items() if value is not None})
@@ -43,7 +43,7 @@ def serve(
 
 @app.command()
 def demo(host: Host = None, port: Port = None) -> None:
-    """Fetch MovieLens-100K, train what is missing, serve."""
+    """Fetch MovieLens-100K, train on it what is missing, which is done once, and serve it."""
     settings = Settings()
     try:
         train_missing(settings)
