@@ -63,8 +63,8 @@ class MamlConfig(BiasSettings):
     """Hidden widths of the predictor (`predictor`, `all`)."""
     steps: int = Field(5, ge=0)
     """Inner gradient steps."""
-    inner_learning_rate: float = Field(0.1, gt=0)
-    """Inner rate; where it starts with `meta_sgd`."""
+    inner_learning_rate: float | None = Field(None, gt=0)
+    """Inner rate; where it starts with `meta_sgd`. None: 1 for heads, 0.1 for networks."""
     inner_reg: float = Field(3.0, ge=0)
     """Ratings' worth of belief in the starting weights (gradient steps; the ridge head learns its own)."""
     first_order: bool = False
@@ -97,6 +97,11 @@ class MamlConfig(BiasSettings):
     """The same for what starts at the factor model's beliefs: item embeddings and biases, linear towers."""
     reg: float = Field(1e-5, ge=0)
     """Weight decay of what is learnt of each item."""
+
+    @property
+    def inner_rate(self) -> float:
+        """The inner rate, or the one that suits what adapts."""
+        return self.inner_learning_rate or (1.0 if self.adapt == "head" else 0.1)
 
     @model_validator(mode="after")
     def _settings_fit(self) -> "MamlConfig":
