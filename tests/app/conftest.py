@@ -147,6 +147,14 @@ async def service(
         yield made
 
 
+@pytest.fixture
+async def nothing_stored(service: Service) -> AsyncIterator[None]:
+    """The test leaves the tables of the shared service as they were."""
+    before = await service.stored()
+    yield
+    assert await service.stored() == before
+
+
 Start = Callable[..., AbstractAsyncContextManager[Service]]
 
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from models.checkpoint import PARTS
 from tests.app.conftest import Service, Start, item_ids
-from tests.app.test_bad_input import ECHO, refused
+from tests.app.refusals import ECHO, refused
 
 HEADER = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}'
 

@@ -4,6 +4,7 @@ import asyncio
 import time
 
 from tests.app.conftest import Service, Start, item_ids
+from tests.app.refusals import ECHO, refused
 
 
 async def test_a_batch_is_stored_whole_and_read_back(service: Service, user: str) -> None:
@@ -165,3 +166,30 @@ async def test_a_restart_forgets_nothing(start: Start) -> None:
         assert after["items"] == before["items"]
         assert [part["digest"] for part in after["parts"]] == [part["digest"] for part in before["parts"]]
         assert await service.get("/v1/users/ada") == person
+
+
+async def test_the_scale_of_a_domain_with_interactions_stays(start: Start) -> None:
+    async with start() as service:
+        await service.rate("ada", {"item1": 4})
+        body = {"rating_min": 1, "rating_max": 10}
+        problem = refused(await service.http.put("/v1/domains/films", json=body), "validation-error")
+        assert problem["errors"][0]["pointer"] == "/rating_min"
+        assert (await service.get("/v1/domains"))[0]["rating_max"] == 5
+
+
+async def test_an_event_id_with_other_content(service: Service, user: str) -> None:
+    """The whole batch is refused and each conflicting row is named, whether the first use is stored or beside it."""
+    other = {"user_id": ECHO, "domain": "films", "item_id": "item1", "value": 4}
+    first = other | {"user_id": user, "event_id": user}
+    await service.post("/v1/interactions", {"interactions": [first]}, 201)
+    before = await service.stored()
+    batch = [other, first | {"value": 5}, first, first | {"item_id": "item2"}]
+    response = await service.http.post("/v1/interactions", json={"interactions": batch})
+    assert refused(response, "event-id-conflict")["pointers"] == [
+        "/interactions/1/event_id",
+        "/interactions/3/event_id",
+    ]
+    twice = [other | {"event_id": f"{ECHO}-{user}"}, other | {"event_id": f"{ECHO}-{user}", "value": 1}]
+    response = await service.http.post("/v1/interactions", json={"interactions": twice})
+    assert refused(response, "event-id-conflict")["pointers"] == ["/interactions/1/event_id"]
+    assert await service.stored() == before

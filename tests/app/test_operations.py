@@ -10,7 +10,7 @@ from sqlalchemy.engine import make_url
 
 from app.errors import PROBLEMS, RETRY_AFTER
 from tests.app.conftest import Service, Start
-from tests.app.test_bad_input import ECHO, refused
+from tests.app.refusals import ECHO, refused
 
 
 async def test_alive_and_ready(service: Service) -> None:
