@@ -100,7 +100,9 @@ class Bayes(Recommender):
         self.register_buffer("domain_noise", torch.ones(n_domains))  # s², for items without a rating
         self.register_buffer("attribute_weights", torch.zeros(n_attributes, size))  # A'
         self.register_buffer("content_weights", torch.zeros(n_domains, n_features, size))  # Γ'
-        self.register_buffer("content_covariance", torch.zeros(n_domains, n_features, n_features))  # in units of Λ
+        self.register_buffer(
+            "content_covariance", torch.zeros(n_domains, n_features, n_features)
+        )  # of the bias, in units of Λ_00
         self.register_buffer("item_spread", torch.eye(size).repeat(n_domains, 1, 1))  # Λ
         self.register_buffer("exposure_spread", torch.zeros(n_domains, size, size))  # of not knowing the exposure
         self.register_buffer("choice_spread", torch.zeros(n_domains, size, size))  # C
@@ -159,8 +161,10 @@ class Bayes(Recommender):
         exposure = features.new_zeros(len(features), 1)  # that of the item behind a typical rating
         design = with_intercept(torch.cat([exposure, features], dim=1))  # (n, 2 + F)
         design = design[:, : self.content_weights.shape[1]]
-        inflation = 1 + ((design @ self.content_covariance[domain]) * design).sum(1)  # (n,)
-        covariance = inflation[:, None] * pack(self.item_spread[domain]) + pack(self.exposure_spread[domain])
+        covariance = pack(self.item_spread[domain] + self.exposure_spread[domain]).repeat(len(features), 1)
+        # What is not known of Γ matters for the bias; entry 0 of a packed matrix is the bias's variance.
+        doubt = ((design @ self.content_covariance[domain]) * design).sum(1)  # (n,)
+        covariance[:, 0] += doubt * self.item_spread[domain, 0, 0]
         return {
             "mean": design @ self.content_weights[domain],
             "covariance": covariance,

@@ -67,26 +67,28 @@ def posterior(precision: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FieldRegression:
-    """Bayesian regression of vectors on features, each field of features with a prior variance of its own.
+    """Bayesian regression of vectors on features, each field of features with prior variances of its own.
 
-        y_i = W' [1, f_i] + e_i,    e_i ~ N(0, Λ),    W_j ~ N(0, τ_g(j) Λ)
+        y_i = W' [1, f_i] + e_i,    e_i ~ N(0, Λ),    W_jq ~ N(0, τ_g(j)q Λ_qq)
 
-    The rows of W have a matrix normal prior, so one factorisation serves all outputs. τ_g, learnt by EM, says how much
-    field g (the directors, the genres, …) tells: a field that tells nothing is shrunken away. The y_i are themselves
-    posteriors N(m_i, S_i). MacKay, "Bayesian interpolation" (Neural Computation 1992).
+    τ, learnt by EM, says how much a field (the directors, the genres, …) tells: a field that tells nothing is shrunken
+    away. The first output (a bias) has its own τ, for directors may tell of quality and not of taste; the others share
+    theirs, so that two factorisations serve all. The y_i are themselves posteriors N(m_i, S_i). MacKay, "Bayesian
+    interpolation" (Neural Computation 1992).
     """
 
     def __init__(self, n_outputs: int, widths: Sequence[int], use_features: bool = True) -> None:
         """`widths`: columns of each field of features, in order."""
         self.use_features = use_features
         self.field = torch.repeat_interleave(torch.arange(len(widths)), torch.tensor([*widths], dtype=torch.long))
-        self.variance = torch.full((len(widths),), 0.1, dtype=torch.float64)
-        """τ (G,), in units of Λ."""
+        self.groups = [slice(0, 1), slice(1, n_outputs)][: min(n_outputs, 2)]
+        self.variance = torch.full((len(self.groups), len(widths)), 0.1, dtype=torch.float64)
+        """τ of each group of outputs (2, G), in units of Λ."""
         n_columns = 1 + (len(self.field) if use_features else 0)
         self.weights = torch.zeros(n_columns, n_outputs, dtype=torch.float64)
         """Posterior mean of W (1 + F, Q)."""
         self.covariance = torch.zeros(n_columns, n_columns, dtype=torch.float64)
-        """Covariance of W's columns, in units of Λ."""
+        """Covariance of the first output's weights, in units of Λ_00."""
         self.noise = torch.eye(n_outputs, dtype=torch.float64)
         """Λ (Q, Q)."""
 
@@ -101,19 +103,32 @@ class FieldRegression:
     def update(self, features: Tensor, means: Tensor, covariance_sum: Tensor) -> None:
         """One step of EM on outputs with posterior means (n, Q) and covariances that sum to `covariance_sum` (Q, Q)."""
         design = self.design(features)
-        prior = torch.cat([design.new_tensor([INTERCEPT_VARIANCE]), self.variance[self.field]])[: design.shape[1]]
-        precision = design.T @ design + torch.diag(1 / prior)
-        self.covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision))
-        self.weights = self.covariance @ (design.T @ means)
+        gram, target = design.T @ design, design.T @ means
+        flat = design.new_tensor([INTERCEPT_VARIANCE])
+        standardised, doubts = torch.empty_like(self.weights), []
+        for group, variance in zip(self.groups, self.variance, strict=True):
+            prior = torch.cat([flat, variance[self.field]])[: design.shape[1]]  # (1 + F,)
+            covariance = torch.cholesky_inverse(torch.linalg.cholesky(gram + torch.diag(1 / prior)))
+            self.weights[:, group] = covariance @ target[:, group]
+            standardised[:, group] = self.weights[:, group] / prior.sqrt()[:, None]
+            doubts.append(torch.diagonal(covariance))
+            if group.start == 0:
+                self.covariance = covariance
         residual = means - design @ self.weights
-        scatter = covariance_sum + residual.T @ residual + (self.weights.T / prior) @ self.weights
+        scatter = covariance_sum + residual.T @ residual + standardised.T @ standardised
         self.noise = scatter / max(len(means), 1) + _FLOOR * torch.eye(means.shape[1], dtype=torch.float64)
-        if self.use_features and len(self.variance):
-            whitened = torch.linalg.solve_triangular(torch.linalg.cholesky(self.noise), self.weights.T, upper=False)
-            energy = whitened.square().mean(0) + torch.diagonal(self.covariance)  # (1 + F,)
-            count = torch.bincount(self.field, minlength=len(self.variance))
-            total = torch.zeros_like(self.variance).index_add_(0, self.field, energy[1:])
-            self.variance = (total / count.clamp(min=1)).clamp(min=1e-6)
+        if self.use_features and len(self.field):
+            self._update_variance(doubts)
+
+    def _update_variance(self, doubts: list[Tensor]) -> None:
+        """τ: the mean square of each field's weights, in units of Λ, doubt about them included."""
+        count = torch.bincount(self.field, minlength=self.variance.shape[1]).clamp(min=1)
+        for g, (group, doubt) in enumerate(zip(self.groups, doubts, strict=True)):
+            factor = torch.linalg.cholesky(self.noise[group, group])
+            whitened = torch.linalg.solve_triangular(factor, self.weights[:, group].T, upper=False)  # (Q_g, 1 + F)
+            energy = whitened.square().mean(0) + doubt
+            total = torch.zeros_like(self.variance[g]).index_add_(0, self.field, energy[1:])
+            self.variance[g] = (total / count).clamp(min=1e-6)
 
 
 def with_intercept(features: Tensor) -> Tensor:

@@ -245,5 +245,5 @@ def test_regression_keeps_the_field_that_tells_and_shrinks_the_one_that_does_not
         regression.update(features, 1.0 + features[:, :10] @ truth + noise, torch.zeros(2, 2, dtype=torch.float64))
     torch.testing.assert_close(regression.weights[1:11], truth, atol=0.06, rtol=0)
     torch.testing.assert_close(regression.weights[0], torch.ones(2).double(), atol=0.06, rtol=0)
-    assert regression.variance[1] < 0.01 * regression.variance[0]
+    assert (regression.variance[:, 1] < 0.01 * regression.variance[:, 0]).all()
     torch.testing.assert_close(regression.noise, 0.25 * torch.eye(2).double(), atol=0.03, rtol=0)
