@@ -5,9 +5,12 @@ from models.recommenders.bayes import Bayes
 from models.recommenders.bias import Bias
 from models.recommenders.content import Content
 from models.recommenders.maml import Maml
+from models.recommenders.matching import Matching
 from models.recommenders.mf import Mf
 from models.recommenders.popularity import Popularity
+from models.recommenders.prototypical import Prototypical
 
 RECOMMENDERS: dict[str, type[Recommender]] = {
-    recommender.name: recommender for recommender in (Popularity, Bias, Bayes, Mf, Content, Maml)
+    recommender.name: recommender
+    for recommender in (Popularity, Bias, Bayes, Mf, Content, Maml, Matching, Prototypical)
 }

@@ -30,4 +30,9 @@ ENTRIES: dict[str, Entry] = {
     "mf": Entry(settings={"n_factors": 3, "reg": 4.0}),
     "maml": Entry(uses_attributes=True),
     "bayes": Entry(settings={"n_factors": 3, "iterations": 20}, uses_attributes=True),
+    "matching": Entry(
+        settings={"n_factors": 3, "embedding_size": 8, "head_size": 4, "epochs": 6, "batch_size": 16},
+        uses_attributes=True,
+    ),
+    "prototypical": Entry(settings={"embedding_size": 8, "epochs": 10, "batch_size": 16}, uses_attributes=True),
 }
