@@ -226,6 +226,13 @@ class Recommender(nn.Module, ABC):
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
         """Scores (B, N) of the items at `positions` (N,) (all rows where None), on the domain's scale, not clipped."""
 
+    def means(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Tensor:
+        """The means of `score` alone, (B, N): all it takes to put a catalogue in order.
+
+        Recommenders whose standard deviations cost more than their means leave those out here.
+        """
+        return self.score(states, table, positions).mean
+
     def sample(
         self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
     ) -> Tensor:

@@ -63,6 +63,9 @@ class Exploration(Body):
     policy: Literal["greedy"] = "greedy"
 
 
+# Frozen, so that all requests may share them; pydantic would copy a plain default for each.
+_NO_FILTERS, _GREEDY = Filters(), Exploration()
+
 K = Annotated[int, Field(ge=1, le=MAX_K)]
 
 
@@ -73,8 +76,8 @@ class RecommendationRequest(Body):
     user_id: Id | None = None
     user: UserEvidence | None = None
     k: K = 10
-    filters: Filters = Filters()
-    exploration: Exploration = Exploration()
+    filters: Filters = Field(default_factory=lambda: _NO_FILTERS)
+    exploration: Exploration = Field(default_factory=lambda: _GREEDY)
     explain: bool = False
 
     @model_validator(mode="after")
@@ -91,8 +94,8 @@ class ColdStartRequest(Body):
     attributes: Attributes = {}
     support: Support = []
     k: K = 10
-    filters: Filters = Filters()
-    exploration: Exploration = Exploration()
+    filters: Filters = Field(default_factory=lambda: _NO_FILTERS)
+    exploration: Exploration = Field(default_factory=lambda: _GREEDY)
     explain: bool = False
 
 

@@ -105,27 +105,28 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
     domain = questions[0].domain
     weights = [domain.weights(question.support_size) for question in questions]
     asked = [p for p in range(len(domain.parts)) if any(row[p] > 0 for row in weights)]
-    states: dict[int, list[UserState]] = {}
-    scores: dict[int, Scores] = {}
     padded = _Padded.of(questions)
-    for p in asked:
-        part = domain.parts[p]
-        states[p], scores[p] = _adapt_and_score(part, domain, [_cached(q, p) for q in questions], padded)
-    share = torch.tensor([[row[p] for p in asked] for row in weights], device=scores[asked[0]].mean.device)
+    adapted = {p: _adapt(domain.parts[p], domain, [_cached(q, p) for q in questions], padded) for p in asked}
+    device = adapted[asked[0]].means.device
+    share = torch.tensor([[row[p] for p in asked] for row in weights], device=device)  # (B, P)
     calibrations = [domain.calibration(p) for p in asked]
-    mixed = mix([scores[p] for p in asked], share, calibrations) if len(asked) > 1 else scores[asked[0]]
-    chosen = _choose(mixed.mean, domain, questions)
-    at = _padded_index(chosen, mixed.mean.device)  # (B, K)
+    ranking = mix([Scores(adapted[p].means) for p in asked], share, calibrations).mean  # (B, n)
+    chosen = _choose(ranking, domain, questions)
+    # Only what was chosen is worth a standard deviation, which can cost more than all the means.
+    index = _padded_index(chosen, device)  # (B, K)
+    union, place = torch.unique(index, return_inverse=True)  # (U,), (B, K)
+    scores = [adapted[p].scores(domain.parts[p], union) for p in asked]
+    mixed = mix(scores, share, calibrations)
     low, high = domain.shelf.domain.rating_min, domain.shelf.domain.rating_max
-    mean = mixed.mean.gather(1, at).clamp(low, high).cpu().numpy()
-    std = None if mixed.std is None else mixed.std.gather(1, at).cpu().numpy()
-    own = {p: scores[p].mean.gather(1, at).cpu().numpy() for p in asked}
+    mean = mixed.mean.gather(1, place).clamp(low, high).cpu().numpy()
+    std = None if mixed.std is None else mixed.std.gather(1, place).cpu().numpy()
+    own = {p: part.mean.gather(1, place).cpu().numpy() for p, part in zip(asked, scores, strict=True)}
     answers = []
     for b, (question, local) in enumerate(zip(questions, chosen, strict=True)):
         n = len(local)
         parts = [
-            PartAnswer(weights[b][p], states[p][b], own[p][b, :n]) if p in own else PartAnswer(0.0, None, None)
-            for p in range(len(domain.parts))
+            PartAnswer(weight, adapted[p].users[b], own[p][b, :n]) if weight > 0 else PartAnswer(0.0, None, None)
+            for p, weight in enumerate(weights[b])
         ]
         spread = None if std is None else std[b, :n] * np.float32(domain.std_scale(question.support_size))
         answers.append(Answer(local, mean[b, :n], spread, parts))
@@ -209,29 +210,43 @@ def _without_strangers(evidence: Evidence) -> Evidence:
     )
 
 
-def _adapt_and_score(
-    part: Part, domain: ServedDomain, cached: list[UserState | None], padded: _Padded
-) -> tuple[list[UserState], Scores]:
+@dataclass(frozen=True)
+class _Adapted:
+    """What one part makes of a batch of users."""
+
+    states: Tensor
+    """(B, S)."""
+    means: Tensor
+    """(B, n) expected ratings of the whole shelf."""
+    users: list[UserState]
+
+    def scores(self, part: Part, local: Tensor) -> Scores:
+        """Scores (B, U) of a few items, with standard deviations."""
+        rows = local if part.rows is None else part.rows[local]
+        return part.served.recommender.score(self.states, part.served.table, rows)
+
+
+def _adapt(part: Part, domain: ServedDomain, cached: list[UserState | None], padded: _Padded) -> _Adapted:
     recommender, table = part.served.recommender, part.served.table
     found = [state for state in cached if state is not None]
     if len(found) == len(cached):
         states = torch.stack([state.state for state in found]).to(table.domain.device)
-        return found, recommender.score(states, table, part.rows)
+        return _Adapted(states, recommender.means(states, table, part.rows), found)
     evidence = padded.for_part(part)
     states = recommender.adapt(evidence, table, part.target)  # (B, S)
-    scores = recommender.score(states, table, part.rows)  # (B, n)
-    before, after = _support_losses(part, domain, evidence, padded, scores)
+    means = recommender.means(states, table, part.rows)  # (B, n)
+    before, after = _support_losses(part, domain, evidence, padded, means)
     on_cpu = states.cpu()
     sizes = evidence.mask.sum(1).tolist()
     made = [
         UserState(on_cpu[b], sizes[b], before[b], after[b]) if state is None else state
         for b, state in enumerate(cached)
     ]
-    return made, scores
+    return _Adapted(states, means, made)
 
 
 def _support_losses(
-    part: Part, domain: ServedDomain, evidence: Evidence, padded: _Padded, scores: Scores
+    part: Part, domain: ServedDomain, evidence: Evidence, padded: _Padded, means: Tensor
 ) -> tuple[list[float | None], list[float | None]]:
     """Mean squared error on each user's support in this domain, under the empty and under the adapted state."""
     recommender, table = part.served.recommender, part.served.table
@@ -241,16 +256,12 @@ def _support_losses(
         return nothing, nothing
     positions = padded.positions.numpy()
     mask = (padded.weights.numpy() > 0) & (domain.catalogue.shelf_of[positions] == domain.shelf.number)
-    local = torch.from_numpy(np.where(mask, domain.catalogue.local[positions], 0)).to(scores.mean.device)  # (B, L)
-    # Without attributes all users are the same before they adapt: one empty state answers for the whole batch.
-    newcomers = evidence.emptied() if any(padded.attributes) else evidence.emptied().rows(slice(0, 1))
-    empty = recommender.adapt(newcomers, table, part.target)
-    if size * length < len(domain.shelf.items):
-        rows = local.flatten() if part.rows is None else part.rows[local.flatten()]
-        baseline = recommender.score(empty, table, rows).mean.expand(size, -1)  # (B, B L)
-        before = baseline.gather(1, torch.arange(size * length, device=local.device).view(size, length))
+    local = torch.from_numpy(np.where(mask, domain.catalogue.local[positions], 0)).to(means.device)  # (B, L)
+    if any(padded.attributes):
+        newcomers = recommender.adapt(evidence.emptied(), table, part.target)
+        baseline = recommender.means(newcomers, table, part.rows)  # (B, n)
     else:
-        before = recommender.score(empty, table, part.rows).mean.expand(size, -1).gather(1, local)
+        baseline = part.newcomer_means.expand(size, -1)
     counted = torch.from_numpy(mask).to(local.device)
     counts = counted.sum(1)
     values = padded.values.to(local.device)
@@ -259,7 +270,7 @@ def _support_losses(
         mean = ((predicted - values).square() * counted).sum(1) / counts.clamp(min=1)
         return [m if n else None for m, n in zip(mean.tolist(), counts.tolist(), strict=True)]
 
-    return loss(before), loss(scores.mean.gather(1, local))
+    return loss(baseline.gather(1, local)), loss(means.gather(1, local))
 
 
 def _choose(mean: Tensor, domain: ServedDomain, questions: list[Question]) -> list[Indices]:

@@ -11,7 +11,7 @@ from app.engine.catalogue import Catalogue, Shelf
 from models.blend import Blend, Calibration, fixed_schedule
 from models.checkpoint import Checkpoint
 from models.datasets.dataset import item_content
-from models.recommender import ItemTable, Recommender, Role
+from models.recommender import Evidence, ItemTable, Recommender, Role
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,16 @@ class Part:
         rows = served.row_of[torch.as_tensor(shelf.positions, device=served.row_of.device)]
         whole = len(rows) == len(served.table) and torch.equal(rows, torch.arange(len(rows), device=rows.device))
         return cls(role, served, served.domains[shelf.domain.name], None if whole else rows)
+
+    @cached_property
+    def newcomer_means(self) -> Tensor:
+        """(1, n) expected ratings for somebody of whom nothing at all is known."""
+        recommender, table = self.served.recommender, self.served.table
+        nothing = torch.zeros(1, 0, device=table.domain.device)
+        attributes = torch.zeros(1, recommender.schema.user_attributes.width, device=table.domain.device)
+        evidence = Evidence(nothing.long(), nothing, nothing, nothing.long(), nothing.double(), attributes)
+        with torch.no_grad():
+            return recommender.means(recommender.adapt(evidence, table, self.target), table, self.rows)
 
 
 @dataclass(frozen=True)

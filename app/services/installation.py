@@ -166,7 +166,7 @@ class Installation:
         return [await self._watch.read()] * len(group)
 
     async def _log_slates(self, group: Sequence[NewSlate]) -> Sequence[None]:
-        await self.database.transact(lambda connection: slates.add(connection, group))
+        await slates.log(self.database, group)
         return [None] * len(group)
 
     async def _follow_catalogue(self) -> None:

@@ -11,8 +11,9 @@ even where the caller is cancelled.
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import aiosqlite
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -124,6 +125,24 @@ class Database:
         async with self.write() as connection:
             return await work(connection)
 
+    async def execute_alone(self, statement: str, rows: str) -> None:
+        """Run one statement, whose only parameter is `:rows`, as a transaction of its own; committed when this returns.
+
+        It takes one turn of the driver's thread on SQLite and one round trip on Postgres, where `write` takes five.
+        """
+        if not self.is_sqlite:
+            async with self.read() as connection:  # where each statement commits by itself
+                await connection.execute(text(statement), {"rows": rows})
+            return
+        async with self._turn(), translated(committing=True):
+            connection = await connected(self._writer)
+            try:
+                raw = await connection.get_raw_connection()
+                driver = cast(aiosqlite.Connection, raw.driver_connection)
+                await _to_its_end(_executed(driver, statement, rows))
+            finally:
+                await connection.close()
+
     async def upgrade(self) -> None:
         """Bring the tables up to date. Safe when several workers start together: one migrates, the others wait."""
         async with self._turn(MIGRATION_WAIT_SECONDS), translated(), self._writer.connect() as connection:
@@ -184,6 +203,10 @@ class Database:
             yield
         finally:
             self._turns.release()
+
+
+async def _executed(driver: aiosqlite.Connection, statement: str, rows: str) -> None:
+    await driver.execute(statement, {"rows": rows})
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

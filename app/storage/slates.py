@@ -5,15 +5,23 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from sqlalchemy import Row, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import tables
-from app.storage.batches import BulkInsert, among
+from app.storage.batches import among
+from app.storage.database import Database
 from app.storage.records import NewSlate, ShownItem, StoredSlate, microseconds, seconds
 
 _SLATES = tables.slates
-_ADD = BulkInsert(_SLATES, ("slate_id", "user_key", "domain_key", "created_at", "policy", "items", "parts"))
+_LOG = """
+    INSERT INTO slates (slate_id, user_key, domain_key, created_at, policy, items, parts)
+    SELECT value ->> 0, (SELECT key FROM users WHERE key = CAST(value ->> 1 AS BIGINT)), CAST(value ->> 2 AS BIGINT),
+        CAST(value ->> 3 AS BIGINT), value -> 4, value -> 5, value -> 6
+    FROM """
+_LOG_SQLITE = _LOG + "json_each(:rows)"
+_LOG_POSTGRES = _LOG + "json_array_elements(CAST(:rows AS json))"
 _GET = select(_SLATES).where(among(_SLATES.c.slate_id, "slate_ids"))
 _NEWEST = (
     select(_SLATES)
@@ -34,21 +42,25 @@ def new_slate_id(now: float) -> str:
     return str(uuid.UUID(int=number))
 
 
-async def add(connection: AsyncConnection, slates: Sequence[NewSlate]) -> None:
-    """Log slates."""
+async def log(database: Database, slates: Sequence[NewSlate]) -> None:
+    """Log slates, all or none; committed when this returns.
+
+    One statement takes them all as one JSON document: every request waits for this, and its time is that of the turns
+    it takes, not of the rows. A user who was deleted in the meantime leaves the slate without an owner.
+    """
     rows = [
-        {
-            "slate_id": slate.slate_id,
-            "user_key": slate.user_key,
-            "domain_key": slate.domain_key,
-            "created_at": microseconds(slate.created_at),
-            "policy": dict(slate.policy),
-            "items": [[i.item_key, i.item_id, i.score, i.propensity, i.explored] for i in slate.items],
-            "parts": list(slate.parts),
-        }
+        [
+            slate.slate_id,
+            slate.user_key,
+            slate.domain_key,
+            microseconds(slate.created_at),
+            slate.policy,
+            [[i.item_key, i.item_id, i.score, i.propensity, i.explored] for i in slate.items],
+            slate.parts,
+        ]
         for slate in slates
     ]
-    await _ADD(connection, rows)
+    await database.execute_alone(_LOG_SQLITE if database.is_sqlite else _LOG_POSTGRES, orjson.dumps(rows).decode())
 
 
 async def get(connection: AsyncConnection, slate_ids: Sequence[str]) -> dict[str, StoredSlate]:

@@ -127,6 +127,11 @@ class Bayes(Recommender):
         user, root = posterior(precision + choice_precision, shift + choice_shift)
         return torch.cat([user, pack(root), next_choice], dim=1)
 
+    def means(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Tensor:
+        rows = slice(None) if positions is None else positions
+        user, root, next_choice = self._unpacked(states)
+        return self._offset(table, rows, root.mT @ root, next_choice) + user @ self._loadings(table, rows).T  # (B, N)
+
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
         rows = slice(None) if positions is None else positions
         user, root, next_choice = self._unpacked(states)

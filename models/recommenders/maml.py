@@ -132,6 +132,9 @@ class Maml(Recommender):
         """(B, S) states; they hold for all domains."""
         return self.tasks.adapt(evidence, table)
 
+    def means(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Tensor:
+        return self.tasks.means(states, table, slice(None) if positions is None else positions)
+
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
         return self.tasks.score(states, table, slice(None) if positions is None else positions)
 

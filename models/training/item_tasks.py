@@ -69,11 +69,15 @@ class ItemTasks(nn.Module):
         profile = (weighted.unsqueeze(1) @ table["profile"][evidence.items]).squeeze(1)
         return self.encode(evidence.attributes, weighted.sum(dim=1), evidence.weights.sum(dim=1), profile)
 
-    def score(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Scores:
-        """Scores of the items at `rows`."""
+    def means(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Tensor:
+        """Expected ratings (B, N) of the items at `rows`."""
         domain = table.domain[rows]
         predicted = states[:, :1] + states[:, 1:] @ table["head"][rows].mT  # (B, N)
-        return Scores(torch.addcmul(self.mean[domain], predicted, self.unit[domain]))
+        return torch.addcmul(self.mean[domain], predicted, self.unit[domain])
+
+    def score(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Scores:
+        """Scores of the items at `rows`."""
+        return Scores(self.means(states, table, rows))
 
     def embed_items(self, design: Tensor) -> Columns:
         """Columns of items from their content's design (n, F + D) alone."""

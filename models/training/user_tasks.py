@@ -76,8 +76,8 @@ class UserTasks(nn.Module):
         columns = {name: table[name][evidence.items] for name in table.columns if name != "bias"}
         return self.learner.pack(self.inner_loop(evidence, targets, columns)[-1])
 
-    def score(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Scores:
-        """Scores of the items at `rows`."""
+    def means(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Tensor:
+        """Expected ratings (B, N) of the items at `rows`."""
         features, domain = table["row"][rows], table.domain[rows]
         unit, fast = self.unit[domain], self.learner.unpack(states)
         learner, config = self.learner, self.config
@@ -86,9 +86,15 @@ class UserTasks(nn.Module):
         else:
             widest = max(*config.tower_sizes, *config.predictor_sizes, config.embedding_size)
             predicted = in_blocks(lambda part: learner.predict(part, features), fast, widest * len(features))
-        mean = torch.addcmul(self.mean[domain] + unit * table["bias"][rows], predicted, unit)
+        return torch.addcmul(self.mean[domain] + unit * table["bias"][rows], predicted, unit)
+
+    def score(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Scores:
+        """Scores of the items at `rows`."""
+        mean, learner = self.means(states, table, rows), self.learner
         if not isinstance(learner, RidgeHead) or not learner.uncertainty:
             return Scores(mean)
+        features, domain = table["row"][rows], table.domain[rows]
+        unit, fast = self.unit[domain], learner.unpack(states)
         variance = in_blocks(lambda part: learner.variance(part[0], features), fast[1:], features.numel())
         taste, noise = self.noise[domain] * variance, self.noise[domain] / table["trust"][rows]
         return Scores(mean, unit * (noise + taste).sqrt(), unit * taste.sqrt())

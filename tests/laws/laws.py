@@ -169,6 +169,13 @@ def positions_are_columns(case: Case) -> None:
             _close(part.std, whole.std[:, positions])
 
 
+def means_are_those_of_the_scores(case: Case) -> None:
+    """Means asked for alone are those that come with standard deviations."""
+    for target in case.targets:
+        states = case.recommender.adapt(case.world.mixed_evidence(), case.table, target)
+        _close(case.recommender.means(states, case.table), case.recommender.score(states, case.table).mean)
+
+
 def states_have_their_size(case: Case) -> None:
     """A state is `state_size` finite numbers, whatever the evidence; scores are of the kind declared."""
     evidence = case.world.mixed_evidence()
@@ -232,6 +239,7 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     new_items_are_scored,
     every_item_has_a_row,
     positions_are_columns,
+    means_are_those_of_the_scores,
     states_have_their_size,
     uncertainty_is_sane,
     samples_follow_the_scores,

@@ -43,6 +43,11 @@ class ForgetsPositions(Bias):
         return super().score(states, table, kept)
 
 
+class RanksByOtherMeans(Bias):
+    def means(self, states, table, positions=None):
+        return super().means(states, table, positions).round()
+
+
 class KeepsWeightsOutOfTheCheckpoint(Bias):
     def __init__(self, config, schema):
         super().__init__(config, schema)
@@ -95,6 +100,7 @@ class RejectsNewItems(Bias):
         (LearnsWhileServing, laws.serving_changes_nothing),
         (FitsAtRandom, laws.same_seed_same_fit),
         (ForgetsPositions, laws.positions_are_columns),
+        (RanksByOtherMeans, laws.means_are_those_of_the_scores),
         (RowsForDomainsInTurn, laws.every_item_has_a_row),
         (Overconfident, laws.uncertainty_is_sane),
         (DrawsElsewhere, laws.samples_follow_the_scores),

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import catalogue, deployments, domains, interactions, revisions, slates, users
 from app.storage.database import Database
-from app.storage.records import NewDomain, NewInteraction, NewItem, NewSlate, StoredDomain
+from app.storage.records import NewDomain, NewInteraction, NewItem, StoredDomain
 from tests.app.storage.conftest import NOW
 
 
@@ -19,7 +19,6 @@ def batch(domain: StoredDomain, number: int) -> list[NewInteraction]:
 
 
 async def everyday_requests(connection: AsyncConnection, domain: StoredDomain) -> None:
-    slate = NewSlate(slates.new_slate_id(NOW), None, domain.key, NOW, {}, [], [])
     await revisions.read(connection)
     await interactions.add(connection, batch(domain, 10_000), NOW)
     await interactions.add(connection, batch(domain, 10_000), NOW)
@@ -28,8 +27,7 @@ async def everyday_requests(connection: AsyncConnection, domain: StoredDomain) -
     assert user is not None
     await users.history(connection, user.key, 1)
     await users.put(connection, "u10000-1", {})
-    await slates.add(connection, [slate])
-    await slates.get(connection, [slate.slate_id])
+    await slates.get(connection, [slates.new_slate_id(NOW)])
     await slates.newest_of_user(connection, user.key)
     await catalogue.put_items(connection, domain.key, [NewItem("i1", "one")])
     await catalogue.add_missing(connection, domain.key, [NewItem("i1", "one")])

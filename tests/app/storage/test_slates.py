@@ -2,6 +2,8 @@
 
 import uuid
 
+import pytest
+
 from app.storage import slates, users
 from app.storage.database import Database
 from app.storage.records import NewSlate, ShownItem, StoredDomain
@@ -20,8 +22,7 @@ def slate(domain: StoredDomain, user_key: int | None = None, at: float = NOW) ->
 
 
 async def log(database: Database, *shown: NewSlate) -> None:
-    async with database.write() as connection:
-        await slates.add(connection, shown)
+    await slates.log(database, shown)
 
 
 def test_ids_are_uuids_that_sort_by_time() -> None:
@@ -51,6 +52,24 @@ async def test_the_newest_slates_of_a_user(database: Database, movies: StoredDom
     async with database.read() as connection:
         assert await slates.newest_of_user(connection, keys["alice"]) == [shown[1]]
         assert await slates.newest_of_user(connection, keys["alice"], 5) == [shown[1], shown[2], shown[0]]
+
+
+async def test_a_user_deleted_meanwhile_leaves_a_slate_without_an_owner(
+    database: Database, movies: StoredDomain
+) -> None:
+    shown = [slate(movies, 12345), slate(movies)]
+    await log(database, *shown)
+    async with database.read() as connection:
+        found = await slates.get(connection, [one.slate_id for one in shown])
+    assert [found[one.slate_id].user_key for one in shown] == [None, None]
+
+
+async def test_all_slates_are_logged_or_none(database: Database, movies: StoredDomain) -> None:
+    twice = slate(movies)
+    with pytest.raises(Exception, match=r"(?i)unique|database error"):
+        await log(database, slate(movies), twice, twice)
+    async with database.read() as connection:
+        assert await slates.get(connection, [twice.slate_id]) == {}
 
 
 async def test_old_slates_are_forgotten(database: Database, movies: StoredDomain) -> None:

@@ -82,8 +82,7 @@ async def test_a_deleted_user_leaves_no_row_and_the_key_is_never_used_again(
     await add(database, click(movies, "heat", NOW), NewInteraction("bob", movies.key, "heat", "click"))
     alice, bob = await get(database, "alice"), await get(database, "bob")
     shown = [NewSlate(slates.new_slate_id(NOW), user.key, movies.key, NOW, {}, [], []) for user in (alice, bob)]
-    async with database.write() as connection:
-        await slates.add(connection, shown)
+    await slates.log(database, shown)
     async with database.write() as connection:
         assert await users.delete(connection, "bob")
         assert not await users.delete(connection, "bob")
