@@ -77,8 +77,9 @@ def from_request(
     """Evidence given in the request; of several ratings of one item the last counts."""
     found: dict[tuple[int, int], Found] = {}
     ignored = []
+    shelves = snapshot.catalogue.shelves
     for i, event in enumerate(support):
-        shelf = snapshot.catalogue.shelves.get(event.domain or target)
+        shelf = shelves.get(event.domain or target)
         if shelf is None:
             raise invalid(f"{pointer}/{i}/domain", "no domain has that name")
         check_value(shelf.domain, event.kind, event.value, pointer, i)
