@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from app.commands.blend import fit_blends
 from models.datasets.fetch import FetchError, fetch
 from tests.e2e.movies import Movies, prepare
 from tests.e2e.service import warmstart
@@ -36,9 +37,11 @@ def movies(tmp_path_factory: pytest.TempPathFactory) -> Movies:
 
 @pytest.fixture(scope="session")
 def served_movies(movies: Movies, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of one embedded service, for tests that change nothing in it: `content`, `bayes` and `maml` answer."""
+    """A client of one embedded service, for tests that change nothing in it: `content`, `bayes` and `maml` answer, in
+    their learnt blend, as in the demo."""
     folder = tmp_path_factory.mktemp("served")
     stock = movies.stock(folder / "checkpoints", "content", "bayes-a", "maml")
+    fit_blends(stock, movies.training)
     with warmstart(folder, checkpoint_dir=stock) as server, server.client() as client:
         yield client
 

@@ -34,6 +34,17 @@ def horror(movies: Movies) -> list[str]:
     return movies.best_known("Horror", 5, without=["Comedy"])
 
 
+def test_five_comedies_and_five_horror_films_give_different_lists(
+    served_movies: httpx.Client, comedies: list[str], horror: list[str]
+) -> None:
+    """Whoever loves five comedies and whoever loves five horror films share less than half of the top 20."""
+    laughing = slate(served_movies, support=rated(comedies, 5))
+    shivering = slate(served_movies, support=rated(horror, 5))
+    shared = len(set(laughing) & set(shivering))
+    print(f"\nfive comedies, five horror films: {shared} of {SLATE} in common")
+    assert shared < SLATE / 2
+
+
 def test_opposite_tastes_give_different_lists(
     served_movies: httpx.Client, movies: Movies, comedies: list[str], horror: list[str]
 ) -> None:
