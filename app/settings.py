@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where recommenders run. `auto` is CUDA where there is a device, the CPU otherwise."""
     torch_threads: int = Field(0, ge=0)
-    """Threads for tensor arithmetic in one worker. 0: the cores divided by the workers."""
+    """Threads for tensor arithmetic in one worker. 0: half of the cores, divided by the workers."""
     max_batch: int = Field(64, ge=1)
     """Requests that are computed together at most."""
     max_queue: int = Field(512, ge=1)

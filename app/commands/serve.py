@@ -45,6 +45,8 @@ def serve(
 def demo(host: Host = None, port: Port = None) -> None:
     """Fetch MovieLens-100K, train on it what is missing, which is done once, and serve it."""
     settings = Settings()
+    # Read when torch is imported. The demo's data is so small that a second thread waits more than it works.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         train_missing(settings)
     except (OSError, RuntimeError) as error:
@@ -92,7 +94,7 @@ def _run(settings: Settings) -> None:
     import uvicorn
 
     cores = len(os.sched_getaffinity(0))
-    threads = settings.torch_threads or max(1, cores // settings.workers)
+    threads = settings.torch_threads or max(1, cores // (2 * settings.workers))
     # Read by the tensor library when it is imported, which each worker does for itself.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ["WARMSTART_TORCH_THREADS"] = str(threads)
