@@ -12,19 +12,17 @@ probabilities. Prototypes begin at c±, which attributes tell of (the zero-shot 
 worth kappa ratings.
 """
 
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
 from models.layers import with_constant
-from models.recommender import Columns, Evidence, FitOptions, Fitted, ItemContent, ItemTable, Recommender, Role, Scores
-from models.training.biases import item_design
-from models.training.ground import Ground, base_table, prefixed
-from models.training.lessons import ContentRows, Lesson, LessonSettings, learn
+from models.recommender import Columns, Evidence, ItemTable, Role
+from models.training.ground import base_table
+from models.training.grounded import Grounded
+from models.training.lessons import Lesson, LessonSettings
 
 FIRST_SPREAD, FIRST_TEMPERATURE, FIRST_BELIEF = 1.0, 1.0, 5.0
 """s, T and kappa before training."""
@@ -78,7 +76,7 @@ class Prototypes(nn.Module):
         return self.spread * torch.tanh(toward + offset / 2)
 
 
-class Prototypical(Recommender):
+class Prototypical(Grounded):
     """Prototypes of likes and dislikes. A state is the base's and the two prototypes."""
 
     name: ClassVar[str] = "prototypical"
@@ -88,8 +86,6 @@ class Prototypical(Recommender):
 
     def __init__(self, config: PrototypicalConfig, schema: Schema) -> None:
         super().__init__(config, schema)
-        self.ground = Ground(config, schema)
-        self.content = ContentRows(schema, config.embedding_size)
         self.prototypes = Prototypes(config, schema.user_attributes.width)
 
     @property
@@ -102,36 +98,16 @@ class Prototypical(Recommender):
         opinions = self.ground.opinions(base, ground, evidence)[..., 1]
         return torch.cat([base, self.prototypes.place(evidence, table["point"][items], opinions)], dim=1)
 
-    def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
-        rows = slice(None) if positions is None else positions
-        base, prototypes = states.tensor_split([self.ground.state_size], dim=1)
-        scores = self.ground.base.score(base, base_table(table), positions)
-        deviation = self.prototypes.deviation(prototypes, table["point"][rows])
-        return replace(scores, mean=scores.mean + self.ground.unit[table.domain[rows]] * deviation)
+    def deviation(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Tensor:
+        return self.prototypes.deviation(states, table["point"][rows])
 
-    def sample(
-        self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
-    ) -> Tensor:
-        """The base's joint draws, moved by the prototypes."""
-        base, ground = states[:, : self.ground.state_size], base_table(table)
-        moved = self.score(states, table, positions).mean - self.ground.base.score(base, ground, positions).mean
-        return self.ground.base.sample(base, ground, n, generator, positions) + moved
-
-    def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        domains = torch.full((len(content),), domain, device=self.ground.unit.device)
-        rows = self.content(item_design(content.features.to(self.ground.unit), domains, len(self.schema.domains)))
-        return self._columns(rows) | prefixed(self.ground.base.embed_items(content, domain))
-
-    def fit(self, data: Dataset, options: FitOptions) -> Fitted:
-        self.prototypes.reset_parameters()
-        return learn(self, self.ground, self.content, data, options, predict=self._predict, columns=self._columns)
-
-    def _columns(self, rows: Tensor) -> Columns:
-        """Points (n, E) of items in the space of prototypes, from their rows."""
+    def columns(self, rows: Tensor) -> Columns:
         return {"point": self.prototypes.metric(rows)}
 
-    def _predict(self, lesson: Lesson) -> Tensor:
-        """Deviations (B, Q) of a lesson's queries."""
+    def predict(self, lesson: Lesson) -> Tensor:
         points = self.prototypes.metric(lesson.support_rows)
         prototypes = self.prototypes.place(lesson.support, points, lesson.opinions[..., 1])
         return self.prototypes.deviation(prototypes, self.prototypes.metric(lesson.query_rows))
+
+    def reset_parameters(self) -> None:
+        self.prototypes.reset_parameters()

@@ -71,7 +71,7 @@ class Ground(nn.Module):
         """
         items = torch.where(evidence.mask, evidence.items, 0)
         index, place = torch.unique(items, return_inverse=True)
-        predicted = self.base.score(states, table, index).mean.gather(1, place)
+        predicted = self.base.means(states, table, index).gather(1, place)
         return ((evidence.values - predicted) / self.unit[table.domain[items]]).where(evidence.mask, 0)
 
     def opinions(self, states: Tensor, table: ItemTable, evidence: Evidence) -> Tensor:

@@ -1,7 +1,9 @@
 """Lessons: episodes seen from a ground, and the training on them that recommenders with item rows share.
 
-An item's row is a learnt embedding plus a projection of its content. In training the embedding is left out at random,
-so that the content learns to stand in for it and an item without ratings gets a sensible row.
+An item's row is a learnt embedding plus a projection of its content. The first half of a row starts at who rates the
+item, the second at what they think of it beyond what the base says (`models.training.co_rating`). In training the
+embedding is left out at random, so that the content learns to stand in for it and an item without ratings gets a
+sensible row.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
 from models.recommender import Columns, Evidence, FitOptions, Fitted, ItemTable, Recommender
 from models.training.biases import item_design
-from models.training.co_rating import co_rating_vectors
+from models.training.co_rating import co_opinion_vectors, co_rating_vectors
 from models.training.episodes import Episode, Episodes
 from models.training.ground import Fold, Ground, GroundSettings, prefixed
 from models.training.outer_loop import outer_loop
@@ -26,11 +28,14 @@ from models.training.statistics import item_counts, ridge
 REG_CONTENT, REG_ITEM = 5.0, 5.0
 """Ridge penalty of the first projection of content, and ratings' worth of belief in it."""
 
+BATCH = 256
+"""Users whose residuals are computed at a time."""
+
 
 class LessonSettings(GroundSettings):
     """Settings of rows and lessons."""
 
-    embedding_size: int = Field(48, ge=1)
+    embedding_size: int = Field(96, ge=2)
     """Width of item rows."""
     max_support: int = Field(64, ge=1)
     """Largest support of a training episode; sizes are log-uniform."""
@@ -45,7 +50,9 @@ class LessonSettings(GroundSettings):
     batch_size: int = Field(64, ge=1)
     """Users a step."""
     learning_rate: float = Field(3e-3, gt=0)
-    """Of Adam."""
+    """Of Adam, for the network."""
+    warm_learning_rate: float = Field(1e-4, gt=0)
+    """The same for item rows, which start at who rates items together."""
     reg: float = Field(1e-5, ge=0)
     """Weight decay of item embeddings."""
 
@@ -80,14 +87,17 @@ class Practice(nn.Module):
     design: Tensor
     attributes: Tensor
 
-    def __init__(self, settings: LessonSettings, content: ContentRows, data: Dataset) -> None:
+    def __init__(self, settings: LessonSettings, content: ContentRows, data: Dataset, folds: list[Fold]) -> None:
         super().__init__()
         self.settings = settings
         self._content = (content,)  # in a tuple, so that it is not taken for a part
         design = item_design(data.items.content.features, data.items.domain, len(data.schema.domains))
         self.register_buffer("design", design)  # (N, F + D)
         self.register_buffer("attributes", data.user_attributes)  # (U, A)
-        start, counts = co_rating_vectors(data, settings.embedding_size), item_counts(data)
+        half, counts = opinion_size(settings.embedding_size), item_counts(data)
+        ratings = [torch.cat(part) for part in zip(*(ratings_of(fold) for fold in folds), strict=True)]
+        opinions = co_opinion_vectors(ratings[0], ratings[1], ratings[2], data.n_items, half)
+        start = torch.cat([co_rating_vectors(data, settings.embedding_size - half), opinions], dim=1)
         with torch.no_grad():
             content.weight.copy_(ridge(design, start, counts / (counts + REG_ITEM), REG_CONTENT).T)
             own = (start - content(design)) * (counts > 0)[:, None]
@@ -116,6 +126,25 @@ class Practice(nn.Module):
         return Lesson(support, opinions, found[:, :n], found[:, n:], targets, query.weights)
 
 
+def opinion_size(embedding_size: int) -> int:
+    """Numbers of a row that start at opinions: its last ones."""
+    return embedding_size // 2
+
+
+def ratings_of(fold: Fold) -> tuple[Tensor, Tensor, Tensor]:
+    """Users, items and residuals (M,) of a fold's interactions after its base has adapted to all of them."""
+    found = []
+    with torch.no_grad():
+        for users in torch.split(torch.unique(fold.data.interactions.users), BATCH):
+            evidence = fold.data.evidence(users).to(fold.ground.unit.device)
+            states = fold.ground.base.adapt(evidence, fold.table, 0)
+            residuals = fold.ground.residuals(states, fold.table, evidence)
+            mask = evidence.mask.cpu()
+            who = users[:, None].expand_as(mask)
+            found.append((who[mask], evidence.items.cpu()[mask], residuals.cpu()[mask]))
+    return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found]), torch.cat([f[2] for f in found])
+
+
 def learn(
     recommender: Recommender,
     ground: Ground,
@@ -133,7 +162,7 @@ def learn(
     settings: LessonSettings = recommender.config
     table = ground.fit(data, options)
     folds = ground.folds(data, table, options)
-    practice = Practice(settings, content, data).to(options.device)
+    practice = Practice(settings, content, data, folds).to(options.device)
     generator = torch.Generator().manual_seed(options.seed)
     courses = [
         Episodes(
@@ -157,8 +186,9 @@ def learn(
         return replace(table, columns=columns(practice.rows()) | prefixed(table.columns))
 
     groups: list[dict[str, Any]] = [
-        {"params": [practice.embedding], "weight_decay": settings.reg},
-        {"params": [weight for weight in recommender.parameters() if weight.requires_grad]},
+        {"params": [practice.embedding], "lr": settings.warm_learning_rate, "weight_decay": settings.reg},
+        {"params": content.parameters(), "lr": settings.warm_learning_rate},
+        {"params": [w for w in recommender.parameters() if w.requires_grad and w is not content.weight]},
     ]
     return outer_loop(
         recommender,

@@ -10,7 +10,7 @@ from models.datasets.dataset import Dataset
 from models.recommender import Evidence, FitOptions, ItemTable
 from models.recommenders.matching import Attention, Matching, MatchingConfig
 from models.training.biases import BiasSettings, fit_biases
-from models.training.co_rating import co_rating_vectors
+from models.training.co_rating import co_opinion_vectors, co_rating_vectors
 from models.training.ground import Ground, GroundSettings, base_table
 from tests.laws.entries import Entry
 from tests.laws.laws import LAWS, fit_case
@@ -22,7 +22,7 @@ N_PAIRS, N_USERS = 12, 200
 
 def attention(nothing: float = 0.0) -> Attention:
     """One head of one dimension that passes rows through and hands residuals on."""
-    made = Attention(MatchingConfig(embedding_size=1, n_heads=1, head_size=1), n_attributes=0)
+    made = Attention(MatchingConfig(embedding_size=2, n_heads=1, head_size=1), n_attributes=0)
     made.reset_parameters()
     with torch.no_grad():
         made.query.weight.fill_(1.0)
@@ -97,6 +97,14 @@ def test_nothing_similar_moves_nothing():
     assert deviation([5.0], [-5.0], [2.0], [1.0]).abs() < 1e-4
 
 
+def test_the_signed_head_sums_opinions():
+    """sum_j w_j (f_i . f_j) e_j, with f the second half of rows and e what the base leaves unexplained."""
+    made = attention().requires_grad_(False)
+    rows, opinions = torch.tensor([[[9.0, 2.0], [9.0, -1.0]]]), torch.tensor([[[1.5, 7.0], [-2.0, 7.0]]])
+    pull = made.pull(evidence((0, 5.0, 1.0), (1, 2.0, 0.5)), made.signed(rows), opinions)
+    torch.testing.assert_close(pull, torch.tensor([[1.5 * 2.0 - 0.5 * 2.0 * -1.0]]))
+
+
 def test_a_twin_is_found():
     """Of two films that are liked or disliked together one tells what the other is worth, and nothing of the rest."""
     liked, disliked = score(evidence((0, 5))), score(evidence((0, 1)))
@@ -155,6 +163,16 @@ def test_items_stand_where_their_raters_are():
     cosine = torch.nn.functional.cosine_similarity(vectors[:, None], vectors[None], dim=2)
     assert cosine[:3, :3].min() > 0.9
     assert cosine[:3, 3:6].max() < 0
+
+
+def test_items_are_like_those_that_are_thought_of_alike():
+    """f_i . f_j is the sum of the products of two items' residuals over their raters and the belief in none, 600."""
+    users, items = torch.arange(50).repeat_interleave(2), torch.tensor([0, 1] * 50)
+    residuals = torch.randn(50, generator=torch.Generator().manual_seed(0)).repeat_interleave(2)
+    vectors = co_opinion_vectors(users, items, residuals, n_items=3, size=4)
+    # The covariance matrix [[0, c], [c, 0]] has the eigenvalue c with (1, 1) / sqrt(2), and -c, which is left out.
+    c = residuals[::2].square().sum() / (50 + 600)
+    torch.testing.assert_close(vectors @ vectors.T, c / 2 * torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]))
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
