@@ -116,11 +116,10 @@ class Attention(nn.Module):
         q = scale * queries.view(*queries.shape[:2], *self.shape).transpose(1, 2)  # (B or 1, H, Q, d)
         u = scale * user.view(-1, *self.shape).unsqueeze(2)  # (B, H, 1, d)
         bias = u @ k + weights.log()[:, None, None]  # (B, H, 1, L), -inf where padded
-        scores = q @ k + bias  # (B, H, Q, L)
-        nothing = self.nothing[:, None, None].expand(*scores.shape[:3], 1)
-        attention = torch.cat([nothing, scores], dim=-1).softmax(dim=-1)[..., 1:]
+        nothing = self.nothing[:, None, None].expand(*bias.shape[:3], 1)
+        attention = (q @ pad(k, (1, 0)) + torch.cat([nothing, bias], dim=-1)).softmax(dim=-1)  # (B, H, Q, 1 + L)
         values = self.value(torch.cat([after, own, own.square() - 1, torch.ones_like(own)], dim=-1))  # (B, L, H)
-        deviation: Tensor = (attention @ values.mT.unsqueeze(-1)).squeeze(-1).sum(dim=1)
+        deviation: Tensor = (attention @ pad(values.mT, (1, 0)).unsqueeze(-1)).squeeze(-1).sum(dim=1)
         return deviation
 
 

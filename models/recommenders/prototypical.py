@@ -71,7 +71,7 @@ class Prototypes(nn.Module):
         """How far from the base items are put, in units, (B, Q), from their points (Q, E) or (B, Q, E)."""
         liked, disliked = prototypes.chunk(2, dim=1)  # (B, E)
         # |x - p-|² - |x - p+|² without the x²
-        toward = (points @ (liked - disliked).unsqueeze(-1)).squeeze(-1)  # (B, Q)
+        toward = ((liked - disliked).unsqueeze(1) @ points.mT).squeeze(1)  # (B, Q)
         offset = (disliked.square() - liked.square()).sum(dim=1, keepdim=True)
         return self.spread * torch.tanh(toward + offset / 2)
 

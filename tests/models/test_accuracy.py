@@ -35,6 +35,8 @@ VALIDATION_RMSE = {
     "mf": 0.9825,
     "content": 0.9927,
     "maml": 0.9642,
+    "matching": 0.9651,
+    "prototypical": 0.9765,
 }
 """Recommender → RMSE on validation users, as `warmstart train NAME` prints it with the settings of the recipe."""
 

@@ -1,6 +1,7 @@
 """Prototypes by hand: where likes and dislikes lie, and what follows from distances."""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -63,24 +64,17 @@ def test_of_strangers_attributes_tell():
     torch.testing.assert_close(stranger, torch.tensor([[6.5, -3.0, 0.0, 0.0]]))
 
 
-def test_what_is_like_the_liked_goes_up():
-    """A user who likes an item and dislikes another has the liked one's score raised more."""
+def test_opposite_opinions_move_scores_apart_along_true_tastes():
+    """Turned around, the same ratings give other scores; the difference goes with what people truly like."""
     world = make_world(1)
     config = PrototypicalConfig(embedding_size=8, epochs=10, batch_size=16)
     recommender = Prototypical(config, world.data.schema)
     table = recommender.fit(world.training, FitOptions()).table
     recommender.requires_grad_(False)
     known = world.evidence(world.held, 12)
-    opposite = world.evidence(world.held, 12)
     low, high = (float(bound[0]) for bound in world.data.schema.scales())
-    turned = torch.where(known.mask, low + high - known.values, 0)
-    moved = score(recommender, table, known) - score(
-        recommender, table, type(known)(**{**vars(opposite), "values": turned})
-    )
+    turned = replace(known, values=torch.where(known.mask, low + high - known.values, 0))
+    told, mistold = (recommender.means(recommender.adapt(e, table, 0), table) for e in (known, turned))
+    own_taste = (told - mistold) - (told - mistold).mean(0)
     truth = world.truth[world.held]
-    centred, own = truth - truth.mean(0), moved - moved.mean(0)
-    assert float((centred * own).mean()) > 0
-
-
-def score(recommender, table, known):
-    return recommender.score(recommender.adapt(known, table, 0), table).mean
+    assert float((own_taste * (truth - truth.mean(0))).mean()) > 0
