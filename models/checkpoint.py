@@ -252,7 +252,8 @@ def _parse_items(content: bytes) -> list[CheckpointItem]:
             CheckpointItem(item_id, domain, title, orjson.loads(attributes))
             for item_id, domain, title, attributes in frame.iter_rows()
         ]
-    except (pl.exceptions.PolarsError, orjson.JSONDecodeError, OSError) as error:
+    # A damaged file can make polars panic, which is no PolarsError and not even an Exception.
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, orjson.JSONDecodeError, OSError) as error:
         raise CheckpointError("checkpoint-invalid", f"items.parquet cannot be read: {error}") from error
 
 
