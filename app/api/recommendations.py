@@ -59,7 +59,8 @@ async def get_recommendations(
     explain: bool = False,
 ) -> Response:
     """The best k items for a stored user; somebody nobody has met is a newcomer, not an error."""
-    return json_response(await recommend(here, domain, Who(user_id=user_id), k, Limits(), "greedy", explain))
+    who = Who(user_id=user_id)
+    return json_response(await recommend(here, domain, who, k, Limits(), "greedy", explain, domain_pointer="?domain"))
 
 
 @router.post(

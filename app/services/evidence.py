@@ -1,6 +1,8 @@
 """Evidence of a user: from the request, or from the cache and storage, in the engine's terms."""
 
-from collections.abc import Mapping, Sequence
+import math
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,12 +14,15 @@ from app.cache import CacheKey
 from app.engine.answering import Known, UserState
 from app.engine.runtime import Snapshot
 from app.engine.serving import ServedDomain
-from app.errors import invalid
+from app.errors import Problem, invalid
 from app.services.installation import Installation
 from app.storage import users
 from app.storage.records import Event, StoredUser
 from app.telemetry import STATES
 from models.datasets.schema import Attributes, Domain
+
+MAX_AHEAD_SECONDS = 300.0
+"""How far a caller's clock may run ahead of ours."""
 
 Found = tuple[int, float, float, float | None, str]
 """An interaction as evidence: catalogue position, rating it stands for, weight, time, kind."""
@@ -71,14 +76,35 @@ def check_value(domain: Domain, kind: str, value: float | None, pointer: str, ro
         )
 
 
+def check_time(occurred_at: float, now: float, pointer: str, row: int) -> None:
+    """Raise Problem (timestamp-out-of-range) for an event that lies in the future."""
+    if occurred_at > now + MAX_AHEAD_SECONDS:
+        error = {"pointer": f"{pointer}/{row}/occurred_at", "reason": "lies more than 5 minutes ahead of our clock"}
+        raise Problem("timestamp-out-of-range", "An event cannot have occurred in the future.", errors=[error])
+
+
+def _in_order(support: Sequence[SupportEvent]) -> Iterable[tuple[int, SupportEvent]]:
+    """The events with their rows, oldest first; those without a time come before the others, as they were given."""
+    rows = enumerate(support)
+    if all(event.occurred_at is None for event in support):
+        return rows
+    return sorted(rows, key=lambda row: -math.inf if row[1].occurred_at is None else row[1].occurred_at)
+
+
 def from_request(
     snapshot: Snapshot, target: str, support: Sequence[SupportEvent], attributes: Attributes, pointer: str
 ) -> Gathered:
-    """Evidence given in the request; of several ratings of one item the last counts."""
+    """Evidence given in the request, put into the order in which it occurred where it says so.
+
+    Of several ratings of one item the last counts. Raises Problem: validation-error, timestamp-out-of-range.
+    """
     found: dict[tuple[int, int], Found] = {}
     ignored = []
     shelves = snapshot.catalogue.shelves
-    for i, event in enumerate(support):
+    now = time.time()
+    for i, event in _in_order(support):
+        if event.occurred_at is not None:
+            check_time(event.occurred_at, now, pointer, i)
         shelf = shelves.get(event.domain or target)
         if shelf is None:
             raise invalid(f"{pointer}/{i}/domain", "no domain has that name")

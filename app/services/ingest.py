@@ -7,14 +7,11 @@ from typing import Any
 
 from app.engine.runtime import Snapshot
 from app.errors import Problem, invalid
-from app.services.evidence import check_value
+from app.services.evidence import check_time, check_value
 from app.services.installation import Installation
 from app.storage import interactions
 from app.storage.errors import EventConflict
 from app.storage.records import Added, NewInteraction
-
-MAX_AHEAD_SECONDS = 300.0
-"""How far a caller's clock may run ahead of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,17 +52,12 @@ async def withdraw(installation: Installation, event_id: str) -> None:
 
 
 def _checked(installation: Installation, snapshot: Snapshot, event: Posted, row: int, now: float) -> NewInteraction:
-    pointer = f"/interactions/{row}"
     shelf = snapshot.catalogue.shelves.get(event.domain)
     if shelf is None:
-        raise invalid(f"{pointer}/domain", "no domain has that name")
+        raise invalid(f"/interactions/{row}/domain", "no domain has that name")
     check_value(shelf.domain, event.kind, event.value, "/interactions", row)
-    if event.occurred_at is not None and event.occurred_at > now + MAX_AHEAD_SECONDS:
-        raise Problem(
-            "timestamp-out-of-range",
-            "An event cannot have occurred in the future.",
-            errors=[{"pointer": f"{pointer}/occurred_at", "reason": "lies more than 5 minutes ahead of our clock"}],
-        )
+    if event.occurred_at is not None:
+        check_time(event.occurred_at, now, "/interactions", row)
     return NewInteraction(
         user_id=event.user_id,
         domain_key=installation.domains[event.domain].key,

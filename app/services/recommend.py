@@ -46,13 +46,22 @@ class Limits:
 
 
 async def recommend(
-    installation: Installation, domain_name: str, who: Who, k: int, limits: Limits, policy: str, explain: bool
+    installation: Installation,
+    domain_name: str,
+    who: Who,
+    k: int,
+    limits: Limits,
+    policy: str,
+    explain: bool,
+    *,
+    domain_pointer: str = "/domain",
 ) -> dict[str, Any]:
     """A slate of up to k items with everything about how it came to be.
 
-    Raises Problem: validation-error for an unknown domain or a value off its scale, overloaded.
+    `domain_pointer` says where in the request the domain is named. Raises Problem: validation-error for an unknown
+    domain or a value off its scale, timestamp-out-of-range, overloaded.
     """
-    snapshot, domain = await _domain(installation, domain_name)
+    snapshot, domain = await _domain(installation, domain_name, domain_pointer)
     gathered = await _gather(installation, snapshot, domain, who)
     blocked, only = await _allowed(installation, snapshot, domain, gathered, limits)
     question = Question(domain, gathered.known, gathered.support_size, k, blocked, only, gathered.states)
@@ -128,10 +137,10 @@ async def predict(installation: Installation, domain_name: str, who: Who, item_i
     }
 
 
-async def _domain(installation: Installation, name: str) -> tuple[Snapshot, ServedDomain]:
+async def _domain(installation: Installation, name: str, pointer: str = "/domain") -> tuple[Snapshot, ServedDomain]:
     snapshot = await installation.fresh()
     if name not in snapshot.domains:
-        raise invalid("/domain", "no domain has that name")
+        raise invalid(pointer, "no domain has that name")
     if snapshot.domains[name].fallback:
         FALLBACKS.labels(name).inc()
         snapshot = await installation.refresh_counts(name)

@@ -100,6 +100,12 @@ async def test_of_several_ratings_in_a_support_the_last_counts(service: Service)
     assert answer["parts"][0]["adaptation"]["support_size"] == 4
 
 
+async def test_a_support_counts_in_the_order_in_which_it_occurred(service: Service) -> None:
+    earlier, later = ({"item_id": "item3", "value": value, "occurred_at": at} for value, at in ((1, 100), (5, 200)))
+    answers = [await cold(service, support=support) for support in ([later, earlier], [earlier, later])]
+    assert answers[0]["items"] == answers[1]["items"] == (await cold(service, support=[later]))["items"]
+
+
 async def test_seen_items_are_left_out_unless_wanted(service: Service) -> None:
     seen = {row["item_id"] for row in LIKES}
     assert not seen & set(item_ids(await cold(service, support=LIKES, k=1000)))
