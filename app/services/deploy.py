@@ -3,7 +3,6 @@
 import asyncio
 import re
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from app.errors import Problem, invalid
 from app.services.installation import Installation
 from app.storage import catalogue, deployments, domains
 from app.storage.database import Connection
-from app.storage.records import Deployment, NewDomain, NewItem
+from app.storage.records import NewDomain, NewItem
 from app.telemetry import RELOADS
 from models import checkpoint
 from models.checkpoint import Card, CheckpointError
@@ -91,8 +90,7 @@ class Deployments:
             raise invalid("/domain", "no domain has that name")
         key = self.installation.domains[domain].key
         async with self.installation.database.read() as connection:
-            history = await deployments.history(connection, key)
-        earlier = _before([decision for decision in history if decision.role == role])
+            earlier = await deployments.earlier(connection, key, role)
         if earlier is None or earlier.checkpoint is None:
             raise Problem("nothing-to-roll-back")
         return await self.reload(domain, earlier.checkpoint, role)
@@ -194,11 +192,3 @@ def list_checkpoints(folder: Path) -> list[Listed]:
         except CheckpointError as error:
             listed.append(Listed(path.name, None, None, error.reason))
     return listed
-
-
-def _before(history: Sequence[Deployment]) -> Deployment | None:
-    """The newest deployment of another checkpoint than the one in service; `history` is newest first."""
-    if not history:
-        return None
-    current = history[0].checkpoint
-    return next((entry for entry in history[1:] if entry.checkpoint not in (current, None)), None)

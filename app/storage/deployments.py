@@ -32,28 +32,18 @@ async def deploy(
 ) -> None:
     """Serve a role of a domain from this checkpoint."""
     await revisions.advance(connection, "deployments")
-    await _decide(connection, domain_key, role, checkpoint, digest, now)
+    await connection.execute(
+        insert(_DEPLOYMENTS).values(
+            domain_key=domain_key, role=role, checkpoint=checkpoint, digest=digest, created_at=microseconds(now)
+        )
+    )
 
 
-async def rollback(connection: AsyncConnection, domain_key: int, role: str, now: float) -> Deployment | None:
-    """Go back to the last checkpoint that differs from the present one, which is None where the role was removed then.
-
-    Returns what was decided; None, with nothing changed, where the role never had another.
-    """
-    parameters = {"domain_key": domain_key, "role": role}
-    await revisions.advance(connection, "deployments")
-    decisions = [_stored(row) for row in await connection.execute(_OF_ROLE, parameters)]
-    for earlier in decisions[1:]:
-        if (earlier.checkpoint, earlier.digest) != (decisions[0].checkpoint, decisions[0].digest):
-            await _decide(connection, domain_key, role, earlier.checkpoint, earlier.digest, now)
-            return _stored((await connection.execute(_OF_ROLE.limit(1), parameters)).one())
-    return None
-
-
-async def remove(connection: AsyncConnection, domain_key: int, role: str, now: float) -> None:
-    """Serve the role no more."""
-    await revisions.advance(connection, "deployments")
-    await _decide(connection, domain_key, role, None, None, now)
+async def earlier(connection: AsyncConnection, domain_key: int, role: str) -> Deployment | None:
+    """The last decision about a role that differs from the present one: where a rollback goes; None without one."""
+    rows = await connection.execute(_OF_ROLE, {"domain_key": domain_key, "role": role})
+    decisions = [_stored(row) for row in rows]
+    return next((decision for decision in decisions if _differ(decision, decisions[0])), None)
 
 
 async def wanted(connection: AsyncConnection) -> list[Wanted]:
@@ -67,14 +57,8 @@ async def history(connection: AsyncConnection, domain_key: int, limit: int = 100
     return [_stored(row) for row in await connection.execute(_HISTORY, {"domain_key": domain_key, "size": limit})]
 
 
-async def _decide(
-    connection: AsyncConnection, domain_key: int, role: str, checkpoint: str | None, digest: str | None, now: float
-) -> None:
-    await connection.execute(
-        insert(_DEPLOYMENTS).values(
-            domain_key=domain_key, role=role, checkpoint=checkpoint, digest=digest, created_at=microseconds(now)
-        )
-    )
+def _differ(one: Deployment, other: Deployment) -> bool:
+    return (one.checkpoint, one.digest) != (other.checkpoint, other.digest)
 
 
 def _stored(row: Row[Any]) -> Deployment:
