@@ -1,9 +1,9 @@
 """Limits on what comes in and an id on what goes out, in pure ASGI (BaseHTTPMiddleware breaks cancellation)."""
 
 import asyncio
+import os
 import re
 import time
-import uuid
 from functools import lru_cache
 
 import structlog
@@ -37,7 +37,7 @@ class RequestLimits:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _given_id(scope) or uuid.uuid4().hex
+        request_id = _given_id(scope) or os.urandom(16).hex()
         status = 500
 
         async def send_with_id(message: Message) -> None:

@@ -6,7 +6,7 @@ what callers name things by.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from models.datasets.schema import AttributeKind, Kind
 
@@ -148,8 +148,7 @@ class ExportedInteraction:
     context: Json | None
 
 
-@dataclass(frozen=True, slots=True)
-class ShownItem:
+class ShownItem(NamedTuple):
     """One place of a slate."""
 
     item_key: int

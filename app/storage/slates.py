@@ -1,7 +1,6 @@
 """The log of slates: what was shown to whom, with what probability, by which checkpoints."""
 
 import secrets
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,8 +37,10 @@ def new_slate_id(now: float) -> str:
     '018bcfe5-6800-7'
     """
     milliseconds = int(now * 1000) & (1 << 48) - 1
-    number = milliseconds << 80 | 0x7 << 76 | secrets.randbits(12) << 64 | 0b10 << 62 | secrets.randbits(62)
-    return str(uuid.UUID(int=number))
+    chance = secrets.randbits(74)
+    number = milliseconds << 80 | 0x7 << 76 | chance >> 62 << 64 | 0b10 << 62 | chance & (1 << 62) - 1
+    digits = f"{number:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 async def log(database: Database, slates: Sequence[NewSlate]) -> None:
@@ -55,7 +56,7 @@ async def log(database: Database, slates: Sequence[NewSlate]) -> None:
             slate.domain_key,
             microseconds(slate.created_at),
             slate.policy,
-            [[i.item_key, i.item_id, i.score, i.propensity, i.explored] for i in slate.items],
+            [tuple(item) for item in slate.items],
             slate.parts,
         ]
         for slate in slates
