@@ -1,5 +1,6 @@
 """The application: `create_app(settings)`. Nothing runs at import."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from app.api.problems import describe
 from app.services.deploy import Deployments
 from app.services.installation import Installation
 from app.settings import Settings
-from app.telemetry import configure_logging
+from app.telemetry import WORKER, configure_logging
 
 log = structlog.get_logger()
 
@@ -28,6 +29,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
+        WORKER.info({"pid": str(os.getpid()), "version": __version__})
         installation = await Installation.open(settings)
         app.state.installation = installation
         app.state.deployments = Deployments(installation)

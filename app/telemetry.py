@@ -4,7 +4,7 @@ import logging
 import sys
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge, Histogram, Info
 
 from app.settings import Settings
 
@@ -19,6 +19,7 @@ QUEUE_LENGTH = Gauge("warmstart_queue_length", "Questions that wait for computat
 STATES = Counter("warmstart_user_states_total", "User states, by where they came from.", ["source"])
 FALLBACKS = Counter("warmstart_fallbacks_total", "Answers without any checkpoint.", ["domain"])
 RELOADS = Counter("warmstart_reloads_total", "Checkpoints taken into service, and those that could not be.", ["result"])
+WORKER = Info("warmstart_worker", "The process that answers.")
 
 
 def configure_logging(settings: Settings) -> None:
