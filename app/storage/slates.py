@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Row, bindparam, delete, select
+from sqlalchemy import Row, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import tables
@@ -22,12 +22,6 @@ _LOG = """
 _LOG_SQLITE = _LOG + "json_each(:rows)"
 _LOG_POSTGRES = _LOG + "json_array_elements(CAST(:rows AS json))"
 _GET = select(_SLATES).where(among(_SLATES.c.slate_id, "slate_ids"))
-_NEWEST = (
-    select(_SLATES)
-    .where(_SLATES.c.user_key == bindparam("user_key"))
-    .order_by(_SLATES.c.created_at.desc(), _SLATES.c.slate_id.desc())
-    .limit(bindparam("size"))
-)
 
 
 def new_slate_id(now: float) -> str:
@@ -68,17 +62,6 @@ async def get(connection: AsyncConnection, slate_ids: Sequence[str]) -> dict[str
     """Those of the slates that are on record, by id."""
     rows = await connection.execute(_GET, {"slate_ids": list(slate_ids)})
     return {row.slate_id: _stored(row) for row in rows}
-
-
-async def newest_of_user(connection: AsyncConnection, user_key: int, limit: int = 1) -> list[StoredSlate]:
-    """The last slates a user was shown, newest first."""
-    return [_stored(row) for row in await connection.execute(_NEWEST, {"user_key": user_key, "size": limit})]
-
-
-async def prune(connection: AsyncConnection, before: float) -> int:
-    """Forget slates made before a time; how many."""
-    gone = await connection.execute(delete(_SLATES).where(_SLATES.c.created_at < microseconds(before)))
-    return gone.rowcount
 
 
 def _stored(row: Row[Any]) -> StoredSlate:

@@ -28,7 +28,6 @@ async def everyday_requests(connection: AsyncConnection, domain: StoredDomain) -
     await users.history(connection, user.key, 1)
     await users.put(connection, "u10000-1", {})
     await slates.get(connection, [slates.new_slate_id(NOW)])
-    await slates.newest_of_user(connection, user.key)
     await catalogue.put_items(connection, domain.key, [NewItem("i1", "one")])
     await catalogue.add_missing(connection, domain.key, [NewItem("i1", "one")])
     await catalogue.get_item(connection, domain.key, "i1")

@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from app.storage import slates, users
+from app.storage import slates
 from app.storage.database import Database
 from app.storage.records import NewSlate, ShownItem, StoredDomain
 from tests.app.storage.conftest import NOW
@@ -44,16 +44,6 @@ async def test_slates_come_back_as_shown(database: Database, movies: StoredDomai
         assert await slates.get(connection, []) == {}
 
 
-async def test_the_newest_slates_of_a_user(database: Database, movies: StoredDomain) -> None:
-    async with database.write() as connection:
-        keys = await users.touch(connection, ["alice", "bob"])
-    shown = [slate(movies, keys["alice"], NOW + i) for i in (1, 3, 2)]
-    await log(database, *shown, slate(movies, keys["bob"], NOW + 9), slate(movies, None, NOW + 9))
-    async with database.read() as connection:
-        assert await slates.newest_of_user(connection, keys["alice"]) == [shown[1]]
-        assert await slates.newest_of_user(connection, keys["alice"], 5) == [shown[1], shown[2], shown[0]]
-
-
 async def test_a_user_deleted_meanwhile_leaves_a_slate_without_an_owner(
     database: Database, movies: StoredDomain
 ) -> None:
@@ -70,12 +60,3 @@ async def test_all_slates_are_logged_or_none(database: Database, movies: StoredD
         await log(database, slate(movies), twice, twice)
     async with database.read() as connection:
         assert await slates.get(connection, [twice.slate_id]) == {}
-
-
-async def test_old_slates_are_forgotten(database: Database, movies: StoredDomain) -> None:
-    old, new = slate(movies, at=NOW - 100), slate(movies, at=NOW)
-    await log(database, old, new)
-    async with database.write() as connection:
-        assert await slates.prune(connection, NOW) == 1
-    async with database.read() as connection:
-        assert list(await slates.get(connection, [old.slate_id, new.slate_id])) == [new.slate_id]
