@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 Columns = dict[str, Tensor]
 """Named columns of an item table; the first axis of each is the item."""
 
-Role = Literal["content", "collaborative", "adaptive", "transfer"]
-ROLES: tuple[Role, ...] = ("content", "collaborative", "adaptive", "transfer")
+Role = Literal["content", "collaborative", "adaptive", "transfer", "ranking"]
+ROLES: tuple[Role, ...] = ("content", "collaborative", "adaptive", "transfer", "ranking")
+"""What a checkpoint is used for in a domain. `ranking` is for preferences, which order items and predict no rating."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,8 @@ class Recommender(nn.Module, ABC):
     name: ClassVar[str]
     role: ClassVar[Role]
     Config: ClassVar[type[RecommenderConfig]]
-    kind: ClassVar[Literal["rating", "preference"]] = "rating"
+    kind: Literal["rating", "preference"] = "rating"
+    """What its scores are. Of the class: with the default configuration; some decide by theirs when they are built."""
 
     def __init__(self, config: Any, schema: Schema) -> None:
         super().__init__()

@@ -1,6 +1,7 @@
 """One entry a recommender: settings with which a fit of the laws' world takes a few seconds at most.
 
-A recommender that is registered without an entry fails a test.
+A recommender that is registered without an entry fails a test. One with settings that change what it is has an entry
+for each of them: `name: variant`.
 """
 
 from dataclasses import dataclass, field

@@ -183,7 +183,7 @@ def states_have_their_size(case: Case) -> None:
         states = case.recommender.adapt(evidence, case.table, target)
         assert states.shape == (evidence.batch_size, case.recommender.state_size)
         assert states.isfinite().all()
-        assert case.recommender.score(states, case.table).kind == case.kind.kind
+        assert case.recommender.score(states, case.table).kind == case.recommender.kind
 
 
 def uncertainty_is_sane(case: Case) -> None:
@@ -257,7 +257,7 @@ def _loss(case: Case, per_domain: int, target: int) -> float:
 def _popularity_loss(case: Case, target: int) -> float:
     """The loss of the items' mean ratings or, where only the order counts, of how often items were touched."""
     world = case.world
-    if case.kind.kind == "preference":
+    if case.recommender.kind == "preference":
         score = torch.bincount(world.training.interactions.items, minlength=len(world.data.items)).float()
     else:
         means = domain_means(world.training)
@@ -268,7 +268,7 @@ def _popularity_loss(case: Case, target: int) -> float:
 def _distance(case: Case, mean: Tensor, target: int) -> float:
     """Ratings: RMSE to the true ones over unseen items. Preferences: share of (liked, other) pairs out of order."""
     world = case.world
-    if case.kind.kind == "rating":
+    if case.recommender.kind == "rating":
         unseen = world.unseen(target)
         return float((mean - world.truth[world.held])[unseen].square().mean().sqrt())
     liked = world.liked_later(target)

@@ -5,10 +5,8 @@ from copy import deepcopy
 import pytest
 import torch
 
-from models.registry import RECOMMENDERS
 from tests.laws.entries import ENTRIES
-from tests.laws.laws import fit_case
-from tests.laws.world import make_world
+from tests.laws.test_laws import case_of
 
 pytestmark = [
     pytest.mark.gpu,
@@ -16,9 +14,9 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("name", RECOMMENDERS)
+@pytest.mark.parametrize("name", ENTRIES)
 def test_a_recommender_moved_to_the_device_scores_as_before(name: str) -> None:
-    case = fit_case(ENTRIES[name], RECOMMENDERS[name], make_world(1))
+    case = case_of(name, ENTRIES[name].worlds[0])
     evidence, moved = case.world.mixed_evidence(), deepcopy(case.recommender).to("cuda")
     table = case.table.to("cuda")
     with torch.no_grad():
