@@ -23,7 +23,9 @@ app = typer.Typer()
 @app.command("evaluate")
 def evaluate_command(
     data: Annotated[Path, typer.Option(help="Data set folder.")],
-    protocol: Annotated[str, typer.Option(help="kshot, melu, foldin, itemcold, time, loo, supportsize or served.")],
+    protocol: Annotated[
+        str, typer.Option(help="kshot, melu, zeroshot, foldin, itemcold, time, loo, supportsize, served.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder to put the report into.")],
     recommenders: Annotated[
         str,

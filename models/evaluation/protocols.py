@@ -2,13 +2,14 @@
 
     kshot        cold users, k = 0, 1, 3, 5, 10, 20, 50 of their ratings, ten others to predict
     melu         cold users, cold items, both (Lee et al., KDD 2019)
+    zeroshot     the same quarters without a single interaction: attributes and content alone
     itemcold     items that training has not seen, for known and for new users
     time         the past predicts the future
     loo          each user's last interaction, ranked among everything they have not met
     foldin       top-N for unseen users (strong generalisation, Liang et al., WWW 2018)
 
-`kshot` and `melu` use published draws where there are any for the data; `supportsize` and `served` put the questions of
-`kshot` to recommenders trained for one support size, and to a running service.
+`kshot`, `melu` and `zeroshot` use published draws where there are any for the data; `supportsize` and `served` put the
+questions of `kshot` to recommenders trained for one support size, and to a running service.
 """
 
 from collections.abc import Callable
@@ -28,6 +29,8 @@ TEST_SHARE = 0.2
 LIKED = 3.5
 """Top-N protocols: a rating above it counts as a like."""
 FOLD_IN_SHARE = 0.8
+QUARTERS = ("user_cold", "item_cold", "both_cold")
+"""Which side of a question training has not met."""
 MOVIELENS_1M_USERS = 6040
 
 
@@ -65,20 +68,44 @@ def melu(data: Dataset, options: ProtocolOptions) -> Exam:
     if fixed is None:
         raise DrawsError("melu needs the published draws: name their file or set WARMSTART_RESEARCH_DATA")
     groups = []
-    for quarter in ("user_cold", "item_cold", "both_cold"):
+    for quarter in QUARTERS:
         draws = [draw for draw in fixed.melu if draw.quarter == quarter]
         groups.append(_group(quarter, data, draws, [draw.support for draw in draws]))
     description = "Ten ratings of each user of a quarter, predicted from their others there; three published draws."
     return Exam("melu", description, data, _without(data, fixed), groups)
 
 
+def zeroshot(data: Dataset, options: ProtocolOptions) -> Exam:
+    """The cold quarters with nothing to go by but attributes of the user and content of the item."""
+    fixed = _fixed(data, options)
+    if fixed:
+        asked = {quarter: [draw for draw in fixed.melu if draw.quarter == quarter] for quarter in QUARTERS}
+        training, whose = _without(data, fixed), "The queries of `melu`: three published draws."
+    else:
+        generator = torch.Generator().manual_seed(options.seed)
+        seen, cold = data.interactions, _cold_items(data, generator)
+        _, held = data.split_users(TEST_SHARE, options.seed)
+        cold_item, new_user = cold[seen.items], torch.isin(seen.users, held)
+        sides = (new_user & ~cold_item, ~new_user & cold_item, new_user & cold_item)
+        asked = {}
+        for quarter, side in zip(QUARTERS, sides, strict=True):
+            asked[quarter], among = [], side & (seen.kinds == 0)
+            for user in torch.unique(seen.users[among]).tolist():
+                rows = _history(data, user)
+                rows = rows[among[rows]]
+                rows = rows[torch.randperm(len(rows), generator=generator)[:QUERY_SIZE]]
+                asked[quarter].append(Draw(user, rows, rows[:0]))
+        training = data.where(~cold_item & ~new_user)
+        whose = f"A random fifth of the users and a random fifth of the items are cold; seed {options.seed}."
+    groups = [_group(q, data, draws, [draw.query[:0] for draw in draws]) for q, draws in asked.items()]
+    description = f"Up to ten ratings of each user of a quarter, predicted from no interaction at all. {whose}"
+    return Exam("zeroshot", description, data, training, groups)
+
+
 def itemcold(data: Dataset, options: ProtocolOptions) -> Exam:
     """Items without a single rating in training, known by their content alone."""
     generator = torch.Generator().manual_seed(options.seed)
-    seen = data.interactions
-    rated = torch.unique(seen.items)
-    cold = torch.zeros(data.n_items, dtype=torch.bool)
-    cold[rated[torch.randperm(len(rated), generator=generator)[: round(TEST_SHARE * len(rated))]]] = True
+    seen, cold = data.interactions, _cold_items(data, generator)
     _, held = data.split_users(TEST_SHARE, options.seed)
     cold_item, new_user = cold[seen.items], torch.isin(seen.users, held)
     groups = []
@@ -171,6 +198,7 @@ def foldin(data: Dataset, options: ProtocolOptions) -> Exam:
 PROTOCOLS: dict[str, Callable[[Dataset, ProtocolOptions], Exam]] = {
     "kshot": kshot,
     "melu": melu,
+    "zeroshot": zeroshot,
     "itemcold": itemcold,
     "time": temporal,
     "loo": loo,
@@ -191,6 +219,14 @@ def _without(data: Dataset, fixed: FixedDraws) -> Dataset:
     """Warm users × warm items."""
     seen = data.interactions
     return data.where(~torch.isin(seen.users, fixed.cold_users) & ~fixed.cold_items[seen.items])
+
+
+def _cold_items(data: Dataset, generator: torch.Generator) -> Tensor:
+    """(N,) bool, a random fifth of the items that anybody has touched."""
+    rated = torch.unique(data.interactions.items)
+    cold = torch.zeros(data.n_items, dtype=torch.bool)
+    cold[rated[torch.randperm(len(rated), generator=generator)[: round(TEST_SHARE * len(rated))]]] = True
+    return cold
 
 
 def _group(label: str, data: Dataset, draws: list[Draw], support: list[Tensor]) -> Group:

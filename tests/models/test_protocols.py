@@ -13,7 +13,7 @@ from models.evaluation.protocols import PROTOCOLS, QUERY_SIZE, SHOTS, ProtocolOp
 from tests.models.cinema import N_USERS, read_cinema
 from tests.models.tiny import tiny
 
-BY_SEED = ("kshot", "itemcold", "time", "loo", "foldin")
+BY_SEED = ("kshot", "zeroshot", "itemcold", "time", "loo", "foldin")
 COLD_USERS = [0, 1, 2]
 
 
@@ -183,6 +183,26 @@ def test_a_quarters_support_is_all_the_rest_of_that_quarter(cinema: Dataset, dra
             if cinema.items.titles[item].endswith("(1999)") == cold
         }
         assert set(group.support.items[0].tolist()) == history - set(group.items[0].tolist())
+
+
+def test_zeroshot_puts_the_questions_of_melu_without_a_support(cinema: Dataset, draws: Path) -> None:
+    with_support, without = (PROTOCOLS[name](cinema, ProtocolOptions(draws=draws)) for name in ("melu", "zeroshot"))
+    assert pairs(without) == pairs(with_support)
+    for group, same in zip(without.groups, with_support.groups, strict=True):
+        assert group.label == same.label
+        assert torch.equal(group.items, same.items)
+        assert torch.equal(group.support.attributes, same.support.attributes)
+        assert group.support.items.shape == (len(group), 0)
+
+
+def test_zeroshot_by_seed_hides_users_items_and_both(cinema: Dataset) -> None:
+    exam = PROTOCOLS["zeroshot"](cinema, ProtocolOptions())
+    users = set(exam.training.interactions.users.tolist())
+    items = set(exam.training.interactions.items.tolist())
+    for group, cold_user, cold_item in zip(exam.groups, (True, False, True), (False, True, True), strict=True):
+        assert all((user not in users) == cold_user for user in group.users.tolist())
+        assert all((item not in items) == cold_item for item in group.items[group.mask].tolist())
+        assert not group.support_sizes.any()
 
 
 def test_draws_that_the_data_does_not_answer_are_refused(cinema: Dataset, draws: Path, tmp_path: Path) -> None:
