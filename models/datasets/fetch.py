@@ -6,12 +6,12 @@ from pathlib import Path
 
 import polars as pl
 
-from models.datasets import movielens
+from models.datasets import book_crossing, douban, movielens
 from models.datasets.description import FILE, read_description
 from models.datasets.film_content import with_content
 from models.datasets.folder import Tables, write
 from models.datasets.movielens_domains import split_by_genre
-from models.datasets.sources import Archive, Files, Package, SourceError
+from models.datasets.sources import Archive, ByHand, Files, LocalFolder, Package, SourceError, WebFiles
 from models.recommender import Progress, no_progress
 
 
@@ -23,7 +23,7 @@ class FetchError(Exception):
 class Source:
     """One place to have a data set from, and how its files become tables."""
 
-    place: Archive | Package
+    place: Archive | ByHand | LocalFolder | Package | WebFiles
     parse: Callable[[Files], Tables]
 
 
@@ -36,6 +36,7 @@ class PublicSet:
     """Of `movielens.interactions_digest`."""
 
 
+DOUBAN = "https://raw.githubusercontent.com/fengzhu1/GA-DTCDR/b9f22b3cbdc78efa3d41e1f3ea60a2c14c9be13f/Data"
 GROUPLENS = "https://files.grouplens.org/datasets/movielens"
 
 SETS = {
@@ -67,10 +68,23 @@ SETS = {
         ),
         "2090e3ad08a468152cc914f380be130998f770a58304c4570920959693407ad5",
     ),
+    "douban-book-music": PublicSet(
+        (
+            Source(
+                WebFiles({name: f"{DOUBAN}/douban_{domain}/ratings.dat" for domain, name in douban.FILES.items()}),
+                douban.from_files,
+            ),
+        ),
+        "79a539a8d074a3a8318e6ab782e64be152bd321d5a2d32ad1aef3f7f4cd62334",
+    ),
+    "book-crossing": PublicSet(
+        (Source(ByHand("Book-Crossing as prepared for CLOVER (KDD 2022)"), book_crossing.from_files),),
+        "5bd0abc0140de40d1f73027ad55e0562b3e55c366698ad96876cd68d41f77a78",
+    ),
 }
 DOMAINS = "-domains"
 """What a name ends in where the set is wanted as two catalogues."""
-NAMES = (*SETS, *(f"{name}{DOMAINS}" for name in SETS))
+NAMES = (*SETS, *(f"{name}{DOMAINS}" for name in SETS if name.startswith("movielens")))
 """Every name that `fetch` knows."""
 
 
@@ -82,12 +96,14 @@ def fetch(
     hidden_share: float = 0.0,
     seed: int = 0,
     content: Path | None = None,
+    source: Path | None = None,
     sets: dict[str, PublicSet] = SETS,
 ) -> Path:
     """Fetch a data set into the folder `out`; where it stands there already, return at once.
 
     `hidden_share` and `seed` are those of `split_by_genre` and go with the `-domains` names; `content` is a file as
-    `with_content` reads it. Raises KeyError for an unknown name, FetchError where no source answers with the right data
+    `with_content` reads it. `source` is a folder with the files as their home has them, which is read in place of any
+    other source. Raises KeyError for an unknown name, FetchError where no source answers with the right data
     or `out` holds something else, DatasetError for a bad content file.
     """
     public = sets[name.removesuffix(DOMAINS)]
@@ -102,6 +118,11 @@ def fetch(
         if found != wanted:
             raise FetchError(f"{out} holds the data set {found}, not {wanted}; choose another folder")
         return out
+    if source is not None:
+        local = LocalFolder(source)
+        public = replace(public, sources=tuple(replace(known, place=local) for known in public.sources))
+    if content is not None and not name.startswith("movielens"):
+        raise FetchError(f"{name} has no films; there is nothing to add content to")
     tables = _from_first_source(public, progress)
     if two_domains:
         tables = split_by_genre(tables, hidden_share, seed)

