@@ -81,17 +81,22 @@ class ItemContent:
     """(n, F) float32, encoded item attributes."""
     texts: list[str]
     """Title and text attributes of each item, joined."""
+    images: Tensor | None = None
+    """(n, 3, 32, 32) uint8, a thumbnail of each item's picture, red, green, blue; all zeros for an item without one.
+    None where the schema has no attribute of the kind `image`."""
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def to(self, device: torch.device | str) -> "ItemContent":
         """The same on another device."""
-        return ItemContent(self.features.to(device), self.texts)
+        images = None if self.images is None else self.images.to(device)
+        return ItemContent(self.features.to(device), self.texts, images)
 
     def rows(self, index: Tensor) -> "ItemContent":
         """Some of the items."""
-        return ItemContent(self.features[index], [self.texts[i] for i in index.tolist()])
+        images = None if self.images is None else self.images[index]
+        return ItemContent(self.features[index], [self.texts[i] for i in index.tolist()], images)
 
 
 @dataclass(frozen=True)

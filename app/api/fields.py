@@ -18,6 +18,8 @@ from pydantic import (
     WrapValidator,
 )
 
+from app.services.stock import MAX_TEXT
+
 MAX_ID = 128
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC).timestamp()
 
@@ -84,7 +86,10 @@ Time = Annotated[
 ]
 """A moment: Unix seconds, or RFC 3339 with an offset."""
 
-Text = Annotated[str, Field(max_length=20_000)]
+MAX_PICTURE = 400_000
+"""Characters of a picture's data URI, which has four for every three bytes."""
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Picture = Annotated[str, Field(max_length=MAX_PICTURE, pattern="^data:image/")]
 AttributeName = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -94,13 +99,15 @@ def _one_reason(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
     except ValidationError:  # which has an entry for each thing that the value might have been
         raise ValueError(
             "the value of an attribute must be a finite number, a string of at most 20,000 characters, an array of at "
-            "most 200 strings of at most 500 characters, or null"
+            "most 200 strings of at most 500 characters, or null; a picture of an item is a data URI of at most "
+            "400,000 characters"
         ) from None
 
 
-AttributeValue = Annotated[
-    FiniteFloat | Text | Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=200)] | None,
-    WrapValidator(_one_reason),
-]
+Strings = Annotated[list[Annotated[str, Field(max_length=500)]], Field(max_length=200)]
+AttributeValue = Annotated[FiniteFloat | Text | Strings | None, WrapValidator(_one_reason)]
+ItemAttributeValue = Annotated[FiniteFloat | Text | Picture | Strings | None, WrapValidator(_one_reason)]
 Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=64)]
-"""What is known of a user or an item beside interactions: numbers, strings, lists of strings."""
+"""What is known of a user beside interactions: numbers, strings, lists of strings."""
+ItemAttributes = Annotated[dict[AttributeName, ItemAttributeValue], Field(max_length=64)]
+"""What is known of an item beside interactions: numbers, strings, lists of strings, pictures."""

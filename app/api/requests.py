@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 
-from app.api.fields import Attributes, Body, Id, Time
+from app.api.fields import Attributes, Body, Id, ItemAttributes, Time
+from models.datasets.schema import AttributeKind
 from models.recommender import Role
 
 MAX_SUPPORT = 1000
@@ -151,7 +152,7 @@ class DomainBody(Body):
     rating_min: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] = 1.0
     rating_max: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] = 5.0
     kinds: Annotated[dict[Id, KindBody], Field(max_length=32)] = {}
-    item_attributes: Annotated[dict[Id, Literal["numeric", "categorical", "multi", "text"]], Field(max_length=64)] = {}
+    item_attributes: Annotated[dict[Id, AttributeKind], Field(max_length=64)] = {}
 
     @model_validator(mode="after")
     def _scale_is_a_range(self) -> "DomainBody":
@@ -174,7 +175,8 @@ class ItemBody(Body):
     """What is known of an item."""
 
     title: Annotated[str, Field(max_length=500)] = ""
-    attributes: Attributes = {}
+    attributes: ItemAttributes = {}
+    """Pictures are data URIs of PNG or JPEG files, and kept as thumbnails."""
     available: bool = True
 
 

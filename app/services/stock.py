@@ -1,7 +1,9 @@
 """Domains and items: what the catalogue holds, and what is like what."""
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,13 @@ from app.services.installation import Installation
 from app.storage import catalogue, domains
 from app.storage.database import Connection
 from app.storage.records import NewDomain, NewItem, StoredDomain, StoredItem, Written
+from models.datasets.images import PictureError, content_of, thumbnail
 from models.datasets.schema import AttributeEncoder, AttributeKind
+
+MAX_PIXELS = 4_000_000
+"""Of a picture of an item: a small file can unpack to a large one."""
+MAX_TEXT = 20_000
+"""Characters of an attribute that is no picture."""
 
 
 async def put_domain(installation: Installation, domain: NewDomain) -> bool:
@@ -42,12 +50,13 @@ async def known_domains(installation: Installation) -> Mapping[str, StoredDomain
 async def put_items(installation: Installation, items: Sequence[tuple[str, NewItem]]) -> Written:
     """Put items, (domain, item) each, whole or not at all. Raises Problem (validation-error) naming the row."""
     known = await known_domains(installation)
-    by_key: dict[int, list[NewItem]] = {}
-    for row, (name, item) in enumerate(items):
+    for row, (name, _) in enumerate(items):
         if name not in known:
             raise invalid(f"/items/{row}/domain", "no domain has that name")
-        _check_attributes(known[name], item, f"/items/{row}")
-        by_key.setdefault(known[name].key, []).append(item)
+    by_key: dict[int, list[NewItem]] = {}
+    for row, (name, item) in enumerate(items):
+        checked = await _checked(known[name], item, f"/items/{row}")
+        by_key.setdefault(known[name].key, []).append(checked)
 
     async def work(connection: Connection) -> Written:
         done = [await catalogue.put_items(connection, key, batch) for key, batch in sorted(by_key.items())]
@@ -59,10 +68,10 @@ async def put_items(installation: Installation, items: Sequence[tuple[str, NewIt
 async def put_item(installation: Installation, domain: str, item: NewItem) -> bool:
     """Put one item; True where it is new. Raises Problem (not-found) for an unknown domain."""
     stored = await _domain(installation, domain)
-    _check_attributes(stored, item, "")
+    checked = await _checked(stored, item, "")
 
     async def work(connection: Connection) -> Written:
-        return await catalogue.put_items(connection, stored.key, [item])
+        return await catalogue.put_items(connection, stored.key, [checked])
 
     return (await installation.database.transact(work)).created > 0
 
@@ -132,12 +141,32 @@ _FITS: Mapping[AttributeKind, tuple[type, ...]] = {
     "categorical": (str,),
     "text": (str,),
     "multi": (list, tuple),
+    "image": (str,),
 }
 
 
-def _check_attributes(domain: StoredDomain, item: NewItem, pointer: str) -> None:
-    """Declared attributes must have the declared kind; undeclared ones are kept and not read."""
+async def _checked(domain: StoredDomain, item: NewItem, pointer: str) -> NewItem:
+    """The item with thumbnails for its pictures. Raises Problem (validation-error).
+
+    Declared attributes must have the declared kind; undeclared ones are kept and not read.
+    """
+    thumbnails: dict[str, str] = {}
     for name, value in item.attributes.items():
         kind = domain.attributes.get(name)
         if kind is not None and value is not None and not isinstance(value, _FITS[kind]):
             raise invalid(f"{pointer}/attributes/{name}", f"must be {kind}")
+        if kind == "image" and value is not None:
+            try:
+                # Decoding is work for a thread: a large picture takes as long as many answers.
+                thumbnails[name] = await asyncio.to_thread(_thumbnail, value)
+            except PictureError as error:
+                raise invalid(f"{pointer}/attributes/{name}", str(error)) from error
+        elif isinstance(value, str) and len(value) > MAX_TEXT:
+            raise invalid(
+                f"{pointer}/attributes", f"a string of over {MAX_TEXT:,} characters must be an attribute declared image"
+            )
+    return replace(item, attributes={**item.attributes, **thumbnails}) if thumbnails else item
+
+
+def _thumbnail(uri: str) -> str:
+    return thumbnail(content_of(uri), MAX_PIXELS)

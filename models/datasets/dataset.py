@@ -53,7 +53,7 @@ class Interactions:
 def item_content(encoder: AttributeEncoder, titles: Sequence[str], rows: Sequence[Attributes]) -> ItemContent:
     """Content of items from their titles and raw attributes, the same in training and in service."""
     texts = [" ".join(part for part in pair if part) for pair in zip(titles, encoder.texts(rows), strict=True)]
-    return ItemContent(encoder.encode(rows), texts)
+    return ItemContent(encoder.encode(rows), texts, encoder.images(rows))
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,10 @@ class Dataset:
         digest = hashlib.sha256(self.schema.model_dump_json().encode())
         for ids in (self.user_ids, self.items.ids, self.items.titles, self.items.content.texts):
             digest.update("\x00".join(ids).encode())
-        tensors = [self.user_attributes, self.items.domain, self.items.content.features]
-        for tensor in [*tensors, *vars(self.interactions).values()]:
+        content = self.items.content
+        tensors = [self.user_attributes, self.items.domain, content.features]
+        pictures = [] if content.images is None else [content.images]
+        for tensor in [*tensors, *pictures, *vars(self.interactions).values()]:
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
 

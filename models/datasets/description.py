@@ -62,6 +62,8 @@ class Description(BaseModel):
             for attribute in attributes:
                 if not attribute.strip() or attribute in RESERVED:
                     raise ValueError(f"{attribute!r} cannot name an attribute")
+        if "image" in self.user_attributes.values():
+            raise ValueError("only items have attributes of the kind 'image'")
         return self
 
     @property

@@ -5,6 +5,7 @@
                        (or interactions.parquet)
     users.csv          user_id, attributes…                            (optional)
     items.csv          domain, item_id, title, attributes…[, same_as]  (optional)
+    …                  pictures, which items.csv names by their paths  (optional)
 
 Ids are opaque strings. Cells of several values are separated by `|`; `same_as` is `domain/item_id` of the same thing in
 another catalogue. Times are Unix seconds or RFC 3339, or empty. A bad row stops the reader with file, line and reason.
@@ -28,12 +29,14 @@ from torch import Tensor
 
 from models.datasets.dataset import Dataset, Interactions, Items, item_content
 from models.datasets.description import FILE, DatasetError, Description, format_description, read_description
+from models.datasets.images import PictureError, content_of, thumbnail
 from models.datasets.schema import MULTI_SEPARATOR, AttributeEncoder, AttributeKind, Attributes, Schema
 from models.datasets.sheet import Sheet
 from models.recommender import Progress, no_progress
 
 CONTEXT = ("dwell_seconds", "device", "location")
 """Columns of interactions that travel with the data and that a `Dataset` does not hold."""
+MAX_PICTURE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -281,6 +284,8 @@ def _attribute_rows(
 def _attribute_cells(sheet: Sheet, name: str, kind: AttributeKind) -> list[Any]:
     if kind == "numeric":
         return [int(n) if n is not None and n.is_integer() else n for n in sheet.numbers(name)]
+    if kind == "image":
+        return _thumbnails(sheet, name)
     if kind == "multi":
         values = [
             cell and [value for value in dict.fromkeys(cell.split(MULTI_SEPARATOR)) if value]
@@ -288,3 +293,29 @@ def _attribute_cells(sheet: Sheet, name: str, kind: AttributeKind) -> list[Any]:
         ]
         return [several or None for several in values]
     return sheet.text(name).to_list()
+
+
+def _thumbnails(sheet: Sheet, name: str) -> list[str | None]:
+    """The picture of each row: its cell is a path inside the folder, or a data URI, as an export writes it."""
+    folder = sheet.path.parent.resolve()
+    made: list[str | None] = []
+    for at, cell in enumerate(sheet.text(name)):
+        try:
+            made.append(cell and thumbnail(content_of(cell) if cell.startswith("data:") else _inside(folder, cell)))
+        except PictureError as error:
+            shown = cell if len(cell) <= 100 else f"{cell[:97]}..."
+            raise DatasetError(sheet.path.name, sheet.line(at), f"{name} {error} ({shown!r})") from error
+    return made
+
+
+def _inside(folder: Path, cell: str) -> bytes:
+    """Content of a file that a cell names, relative to the folder. Raises PictureError."""
+    try:
+        path = (folder / cell).resolve()
+        if not path.is_relative_to(folder):
+            raise PictureError("must be a file inside the folder")
+        if path.stat().st_size > MAX_PICTURE_BYTES:
+            raise PictureError(f"must be a file of at most {MAX_PICTURE_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a null character
+        raise PictureError("must be a file that can be read") from error

@@ -12,9 +12,11 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-AttributeKind = Literal["numeric", "categorical", "multi", "text"]
+from models.datasets.images import pixels
+
+AttributeKind = Literal["numeric", "categorical", "multi", "text", "image"]
 Attributes = Mapping[str, Any]
-"""Raw attributes of one user or item: name → number, string, or list of strings (`multi`)."""
+"""Raw attributes of one user or item: name → number, string (of an `image` its thumbnail), or strings (`multi`)."""
 
 MULTI_SEPARATOR = "|"
 
@@ -75,8 +77,8 @@ class AttributeField(BaseModel):
 
     @property
     def width(self) -> int:
-        """Columns taken; text takes none, recommenders that read text have `ItemContent.texts`."""
-        return {"numeric": 1, "text": 0}.get(self.kind, len(self.vocabulary))
+        """Columns taken; texts and pictures take none, who reads those has `ItemContent.texts` and `images`."""
+        return {"numeric": 1, "text": 0, "image": 0}.get(self.kind, len(self.vocabulary))
 
 
 class AttributeEncoder(BaseModel):
@@ -120,7 +122,7 @@ class AttributeEncoder(BaseModel):
                     number = row.get(field.name)
                     if isinstance(number, int | float):
                         out[i, start] = (number - field.mean) / field.std
-            elif field.kind != "text":
+            elif field.vocabulary:
                 column = {value: start + j for j, value in enumerate(field.vocabulary)}
                 hits = [
                     (i, column[value])
@@ -138,6 +140,14 @@ class AttributeEncoder(BaseModel):
         names = [field.name for field in self.fields if field.kind == "text"]
         return [" ".join(str(row[name]) for name in names if row.get(name)) for row in rows]
 
+    def images(self, rows: Sequence[Attributes]) -> Tensor | None:
+        """(n, 3, 32, 32) uint8, the first picture that each row has, zeros where it has none; None where rows never
+        have one."""
+        names = [field.name for field in self.fields if field.kind == "image"]
+        if not names:
+            return None
+        return pixels([next((str(row[name]) for name in names if row.get(name)), None) for row in rows])
+
 
 def values_of(cell: Any) -> list[str]:
     """The values of a categorical or multi attribute: none, one, or several."""
@@ -154,7 +164,7 @@ def _learn_field(
         if len(numbers) < 2:
             return AttributeField(name=name, kind=kind)
         return AttributeField(name=name, kind=kind, mean=float(numbers.mean()), std=float(numbers.std()) or 1.0)
-    if kind == "text":
+    if kind in ("text", "image"):
         return AttributeField(name=name, kind=kind)
     counts = Counter(value for row in rows for value in values_of(row.get(name)))
     known = sorted((v for v, n in counts.items() if n >= min_count), key=lambda v: (-counts[v], v))
