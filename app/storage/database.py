@@ -9,7 +9,8 @@ even where the caller is cancelled.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -125,12 +126,14 @@ class Database:
         async with self.write() as connection:
             return await work(connection)
 
-    async def execute_alone(self, statement: str, rows: str) -> None:
-        """Run one statement, whose only parameter is `:rows`, as a transaction of its own; committed when this returns.
+    async def execute_alone(self, statements: Sequence[str], rows: str) -> None:
+        """Run statements, whose only parameter is `:rows`, as a transaction of its own; committed when this returns.
 
-        It takes one turn of the driver's thread on SQLite and one round trip on Postgres, where `write` takes five.
+        It takes one turn of the driver's thread on SQLite and one round trip on Postgres, where `write` takes five. So
+        for Postgres there must be one statement.
         """
         if not self.is_sqlite:
+            (statement,) = statements
             async with self.read() as connection:  # where each statement commits by itself
                 await connection.execute(text(statement), {"rows": rows})
             return
@@ -139,7 +142,7 @@ class Database:
             try:
                 raw = await connection.get_raw_connection()
                 driver = cast(aiosqlite.Connection, raw.driver_connection)
-                await _to_its_end(_executed(driver, statement, rows))
+                await _to_its_end(_executed(driver, statements, rows))
             finally:
                 await connection.close()
 
@@ -205,8 +208,21 @@ class Database:
             self._turns.release()
 
 
-async def _executed(driver: aiosqlite.Connection, statement: str, rows: str) -> None:
-    await driver.execute(statement, {"rows": rows})
+async def _executed(driver: aiosqlite.Connection, statements: Sequence[str], rows: str) -> None:
+    # The driver offers one statement a turn; several take its queue, where every one of its own methods ends as well.
+    await driver._execute(_transaction, driver._conn, statements, rows)  # type: ignore[no-untyped-call]
+
+
+def _transaction(driver: sqlite3.Connection, statements: Sequence[str], rows: str) -> None:
+    driver.execute("BEGIN IMMEDIATE")
+    try:
+        for statement in statements:
+            driver.execute(statement, {"rows": rows})
+        driver.execute("COMMIT")
+    except BaseException:
+        if driver.in_transaction:
+            driver.execute("ROLLBACK")
+        raise
 
 
 async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:

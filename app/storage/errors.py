@@ -28,3 +28,19 @@ class EventConflict(Exception):
         super().__init__(f"{len(rows)} event ids are already taken by other content")
         self.rows = list(rows)
         """Indices, in the batch that was refused, of the events whose ids are taken; ascending."""
+
+
+class UnknownSlate(Exception):
+    """A reward for a slate that is not on record."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        super().__init__(f"{len(rows)} rewards are for slates that are not on record")
+        self.rows = list(rows)
+
+
+class NotShown(Exception):
+    """A reward for an item that its slate did not show."""
+
+    def __init__(self, rows: Sequence[int]) -> None:
+        super().__init__(f"{len(rows)} rewards are for items that their slates did not show")
+        self.rows = list(rows)

@@ -7,10 +7,10 @@ import orjson
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import catalogue, tables, users
+from app.storage import catalogue, rewards, tables, users
 from app.storage.batches import BulkInsert, among
 from app.storage.errors import EventConflict
-from app.storage.records import Added, ExportedInteraction, NewInteraction, microseconds, seconds
+from app.storage.records import Added, ExportedInteraction, InteractionReward, NewInteraction, microseconds, seconds
 
 _INTERACTIONS = tables.interactions
 _COLUMNS = (
@@ -87,19 +87,37 @@ async def add(connection: AsyncConnection, interactions: Sequence[NewInteraction
         for i, event in zip(fresh, batch, strict=True)
     ]
     stored = await _ADD(connection, rows)
+    taken_now = {row.event_id for row in stored}
     if len(stored) < len(rows):
-        await _check_lost_races(connection, interactions, digests, {row.event_id for row in stored})
+        await _check_lost_races(connection, interactions, digests, taken_now)
+    await rewards.follow(connection, _worth(batch, item_keys, taken_now), now)
     return Added(accepted=len(stored), duplicates=len(interactions) - len(stored))
 
 
+def _worth(
+    batch: Sequence[NewInteraction], item_keys: Mapping[tuple[int, str], int], stored: set[str | None]
+) -> list[InteractionReward]:
+    """The rewards among stored events."""
+    return [
+        InteractionReward(
+            event.slate_id, item_keys[event.domain_key, event.item_id], event.kind, event.reward_micros, event.event_id
+        )
+        for event in batch
+        if event.slate_id is not None
+        and event.reward_micros is not None
+        and (event.event_id is None or event.event_id in stored)
+    ]
+
+
 async def remove(connection: AsyncConnection, event_id: str) -> bool:
-    """Take an event back; the user's revision is raised. Whether there was one."""
+    """Take an event back, and what it was worth; the user's revision is raised. Whether there was one."""
     removed = delete(_INTERACTIONS).where(_INTERACTIONS.c.event_id == event_id).returning(_INTERACTIONS.c.user_key)
     user_key = (await connection.execute(removed)).scalar()
     if user_key is None:
         return False
     revision = tables.users.c.revision
     await connection.execute(update(tables.users).where(tables.users.c.key == user_key).values(revision=revision + 1))
+    await rewards.withdraw(connection, event_id)
     return True
 
 

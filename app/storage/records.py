@@ -121,11 +121,13 @@ class NewInteraction:
     """The caller's name for the event, which makes sending it again harmless."""
     slate_id: str | None = None
     context: Json | None = None
+    reward_micros: int | None = None
+    """What it is worth where it follows a shown item, in millionths; None: it is no reward."""
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a batch of interactions."""
+    """What became of a batch of interactions or rewards."""
 
     accepted: int
     duplicates: int
@@ -172,9 +174,65 @@ class NewSlate:
     items: Sequence[ShownItem]
     parts: Sequence[Json]
     """Which checkpoints answered, with what weight."""
+    settle_at: float | None = None
+    """When places without a reward get the default one; None: never."""
 
 
-StoredSlate = NewSlate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSlate(NewSlate):
+    """A slate on record."""
+
+    default_micros: int | None = None
+    """What a place without any reward counts as, once the slate is settled."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewReward:
+    """What came of a shown item."""
+
+    slate_id: str
+    item_id: str
+    micros: int
+    """In millionths."""
+    event_id: str | None = None
+    """The caller's name for it, which makes sending it again harmless."""
+
+
+@dataclass(frozen=True, slots=True)
+class InteractionReward:
+    """What an interaction with a shown item is worth."""
+
+    slate_id: str
+    item_key: int
+    kind: str
+    micros: int
+    event_id: str | None
+    """Of the interaction."""
+
+
+class ArmCounts(NamedTuple):
+    """What a policy showed of an item, and what came of it."""
+
+    shows: int = 0
+    """Places of slates that had it."""
+    judged: int = 0
+    """Those of them with a reward, given or by default."""
+    micros: int = 0
+    """Sum of these rewards, in millionths."""
+
+    def __add__(self, other: tuple[int, ...]) -> "ArmCounts":  # type: ignore[override]
+        """The counts of both."""
+        return ArmCounts(*(one + more for one, more in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """An item as a policy knows it."""
+
+    item_key: int
+    item_id: str
+    policy: str
+    counts: ArmCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +265,8 @@ class Revisions:
     catalogue: int
     """Domains and items."""
     deployments: int
+    exploration: int = 0
+    """How domains explore."""
 
 
 def microseconds(seconds: float) -> int:

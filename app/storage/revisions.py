@@ -17,7 +17,7 @@ _READ = select(tables.revisions.c.name, tables.revisions.c.value)
 async def read(connection: AsyncConnection) -> Revisions:
     """Where the counters stand."""
     values = {row.name: row.value for row in await connection.execute(_READ)}
-    return Revisions(catalogue=values["catalogue"], deployments=values["deployments"])
+    return Revisions(values["catalogue"], values["deployments"], values["exploration"])
 
 
 async def installation_id(connection: AsyncConnection) -> int:
@@ -48,7 +48,7 @@ class Watch:
             values = dict(self._file.execute("SELECT name, value FROM revisions").fetchall())
         except sqlite3.Error as failure:
             raise StorageUnavailable("the file cannot be read") from failure
-        return Revisions(values["catalogue"], values["deployments"])
+        return Revisions(values["catalogue"], values["deployments"], values["exploration"])
 
     def close(self) -> None:
         """Let go of the file."""
@@ -56,7 +56,7 @@ class Watch:
             self._file.close()
 
 
-async def advance(connection: AsyncConnection, name: Literal["catalogue", "deployments"]) -> int:
+async def advance(connection: AsyncConnection, name: Literal["catalogue", "deployments", "exploration"]) -> int:
     """Raise a counter by one; its new value.
 
     Others who would raise it wait until this transaction ends. So it comes before the changes it stands for (all

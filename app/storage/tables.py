@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -113,8 +114,68 @@ slates = Table(
     Column("policy", Object, nullable=False),
     Column("items", Object, nullable=False),
     Column("parts", Object, nullable=False),
+    Column("settle_at", BigInteger),
+    Column("settled_at", BigInteger),
+    Column("default_micros", BigInteger),
     Index(None, "user_key", "created_at"),
+    Index(
+        "ix_slates_settle_at",
+        "settle_at",
+        sqlite_where=text("settle_at IS NOT NULL"),
+        postgresql_where=text("settle_at IS NOT NULL"),
+    ),
+    Index(
+        "ix_slates_settled_at",
+        "settled_at",
+        sqlite_where=text("settled_at IS NOT NULL"),
+        postgresql_where=text("settled_at IS NOT NULL"),
+    ),
 )
+"""`settle_at`: when places without a reward are to get the default one; NULL: never, or done. Then `settled_at` says
+when that was and `default_micros` what a place without any reward counts as."""
+
+rewards = Table(
+    "rewards",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("event_id", String, unique=True),
+    Column("content_digest", LargeBinary),
+    Column("interaction_id", String, unique=True),
+    Column("slate_id", String, ForeignKey("slates.slate_id", ondelete="CASCADE"), nullable=False),
+    Column("item_key", Key, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("micros", BigInteger, nullable=False),
+    Column("received_at", BigInteger, nullable=False),
+    Index(None, "slate_id", "item_key"),
+    sqlite_autoincrement=True,
+)
+"""What came of shown items, in millionths: integers add up to the same sum in any order. `interaction_id` is the event
+id of the interaction that a reward follows from, if it does and if that has one."""
+
+arms = Table(
+    "arms",
+    metadata,
+    Column("domain_key", Key, primary_key=True, autoincrement=False),
+    Column("policy", String, primary_key=True),
+    Column("item_key", Key, primary_key=True, autoincrement=False),
+    Column("shows", BigInteger, nullable=False),
+    Column("judged", BigInteger, nullable=False),
+    Column("micros", BigInteger, nullable=False),
+    Column("base_shows", BigInteger, nullable=False, server_default="0"),
+    Column("base_judged", BigInteger, nullable=False, server_default="0"),
+    Column("base_micros", BigInteger, nullable=False, server_default="0"),
+    sqlite_with_rowid=False,
+)
+"""What each policy showed and what came of it. Counts equal base + log, always; the base is what has left the log."""
+
+exploration = Table(
+    "exploration",
+    metadata,
+    Column("domain_key", Key, ForeignKey("domains.key"), primary_key=True, autoincrement=False),
+    Column("settings", Object, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+"""How each domain explores, where somebody has said so."""
 
 deployments = Table(
     "deployments",

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, tuple_
+from sqlalchemy import Row, bindparam, select, tuple_, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import tables
+from app.storage import arms, tables
 from app.storage.batches import BulkInsert
 from app.storage.records import Event, Json, StoredUser, Written, seconds
 
@@ -28,6 +28,16 @@ _PUT = BulkInsert(_USERS, ("user_id", "attributes", "revision"), _with_new_attri
 _TOUCH = BulkInsert(_USERS, ("user_id", "attributes", "revision"), _raised, returning=["user_id", "key"])
 _GET = select(_USERS.c.key, _USERS.c.user_id, _USERS.c.attributes, _USERS.c.revision).where(
     _USERS.c.user_id == bindparam("user_id")
+)
+_LOCK = select(_USERS.c.key).where(_USERS.c.user_id == bindparam("user_id")).with_for_update()
+_FORGET_EVENTS = (
+    update(tables.rewards)
+    .where(
+        tables.rewards.c.interaction_id.in_(
+            select(_INTERACTIONS.c.event_id).where(_INTERACTIONS.c.user_key == bindparam("of_user"))
+        )
+    )
+    .values(interaction_id=None)
 )
 _PAGE = (
     select(_USERS.c.key, _USERS.c.user_id, _USERS.c.attributes, _USERS.c.revision)
@@ -82,7 +92,16 @@ async def touch(connection: AsyncConnection, user_ids: Sequence[str]) -> dict[st
 
 
 async def delete(connection: AsyncConnection, user_id: str) -> bool:
-    """Delete a user with all interactions and slates. Whether there was one."""
+    """Delete a user with all interactions and slates. Whether there was one.
+
+    What their slates say of items goes to the base of the arms. A reward that an interaction of theirs gave to a slate
+    of nobody stays, without the event's id.
+    """
+    user_key = (await connection.execute(_LOCK, {"user_id": user_id})).scalar()
+    if user_key is None:
+        return False
+    await connection.execute(_FORGET_EVENTS, {"of_user": user_key})
+    await arms.fold(connection, "slates.user_key = :user_key", {"user_key": user_key})
     deleted = delete_from(_USERS).where(_USERS.c.user_id == user_id).returning(_USERS.c.key)
     return (await connection.execute(deleted)).first() is not None
 

@@ -6,7 +6,7 @@ import pytest
 
 from app.storage import slates
 from app.storage.database import Database
-from app.storage.records import NewSlate, ShownItem, StoredDomain
+from app.storage.records import ShownItem, StoredDomain, StoredSlate
 from tests.app.storage.conftest import NOW
 
 ITEMS = [
@@ -16,12 +16,12 @@ ITEMS = [
 PARTS = [{"role": "adaptive", "checkpoint": "maml-1", "weight": 1 / 3, "adaptation": {"steps": 5}}]
 
 
-def slate(domain: StoredDomain, user_key: int | None = None, at: float = NOW) -> NewSlate:
+def slate(domain: StoredDomain, user_key: int | None = None, at: float = NOW) -> StoredSlate:
     policy = {"policy": "epsilon_greedy", "epsilon": 0.1}
-    return NewSlate(slates.new_slate_id(at), user_key, domain.key, at, policy, ITEMS, PARTS)
+    return StoredSlate(slates.new_slate_id(at), user_key, domain.key, at, policy, ITEMS, PARTS)
 
 
-async def log(database: Database, *shown: NewSlate) -> None:
+async def log(database: Database, *shown: StoredSlate) -> None:
     await slates.log(database, shown)
 
 
