@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+CROSS_DOMAIN_DRAWS = 3
+
 
 @app.command("evaluate")
 def evaluate_command(
     data: Annotated[Path, typer.Option(help="Data set folder.")],
     protocol: Annotated[
-        str, typer.Option(help="kshot, melu, zeroshot, foldin, itemcold, time, loo, supportsize, served.")
+        str, typer.Option(help="kshot, melu, zeroshot, foldin, itemcold, time, loo, crossdomain, supportsize, served.")
     ],
     out: Annotated[Path, typer.Option(help="Folder to put the report into.")],
     recommenders: Annotated[
@@ -34,13 +36,23 @@ def evaluate_command(
         ),
     ] = "",
     blend: Annotated[str, typer.Option(help="Recipes whose learnt blend gets a row, with commas.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Seeds to train with, from 0 on.")] = 1,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Seeds to train with, from 0 on. Default: 1; crossdomain: 3 draws.")
+    ] = None,
     repeat: Annotated[
         str | None, typer.Option(help="Recipes to train with every seed, with commas; the others take the first.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask so many users only: a quick look.")] = None,
     draws: Annotated[Path | None, typer.Option(help="File of published draws.")] = None,
     draw_seed: Annotated[int, typer.Option(help="Seed of the questions, where no draws are published.")] = 0,
+    source: Annotated[str | None, typer.Option(help="crossdomain: domain that histories come from.")] = None,
+    target: Annotated[str | None, typer.Option(help="crossdomain: domain that is asked about.")] = None,
+    beta: Annotated[
+        str, typer.Option(help="crossdomain: shares of the users of both domains that are cold, with commas.")
+    ] = "0.2,0.5,0.8",
+    hidden: Annotated[
+        str, typer.Option(help="crossdomain: shares of the others whose identity is hidden, with commas.")
+    ] = "0",
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="RECIPE.KEY=VALUE", help="A setting over the recipe's; may be repeated."),
@@ -69,7 +81,9 @@ def evaluate_command(
     plan_options: dict[str, Any] = {
         "recommenders": _names(recommenders) or list(RECOMMENDERS),
         "blend": _names(blend),
-        "seeds": range(seeds),
+        "seeds": range(seeds or (CROSS_DOMAIN_DRAWS if protocol == "crossdomain" else 1)),
+        "source": source,
+        "target": target,
         "repeat": None if repeat is None else _names(repeat),
         "limit": limit,
         "draws": draws,
@@ -84,7 +98,11 @@ def evaluate_command(
         "--protocol": protocol,
         "--recommenders": recommenders,
         "--blend": blend,
-        "--seeds": seeds if seeds > 1 else "",
+        "--source": source or "",
+        "--target": target or "",
+        "--beta": beta if protocol == "crossdomain" else "",
+        "--hidden": hidden if protocol == "crossdomain" and hidden != "0" else "",
+        "--seeds": seeds if seeds and seeds > 1 else "",
         "--repeat": repeat or "",
         "--limit": limit or "",
         "--draws": draws or "",
@@ -94,6 +112,7 @@ def evaluate_command(
     }
     try:
         settings = _settings(assignments or [])
+        plan_options |= {"betas": _shares(beta, "--beta"), "hidden": _shares(hidden, "--hidden")}
         with progress_bars() as progress:
             found = read(data, progress)
             evaluation = evaluate(
@@ -172,6 +191,17 @@ def results_command(
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _shares(text: str, option: str) -> list[float]:
+    """Shares from `0.2,0.5`."""
+    try:
+        shares = [float(share) for share in _names(text)]
+    except ValueError as error:
+        raise TrainingError(f"{option} takes numbers with commas, not {text!r}.") from error
+    if not shares or not all(0 <= share <= 1 for share in shares):
+        raise TrainingError(f"{option} takes shares between 0 and 1, not {text!r}.")
+    return shares
 
 
 def _settings(assignments: list[str]) -> dict[str, dict[str, Any]]:

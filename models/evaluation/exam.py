@@ -13,6 +13,7 @@ from torch import Tensor
 
 from models.datasets.dataset import Dataset
 from models.recommender import Evidence
+from models.training.domains import Direction
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,13 @@ class Exam:
     training: Dataset
     """What recommenders learn from: the same users and items, fewer interactions."""
     groups: list[Group]
-    measure: Literal["rating", "ranking"] = "rating"
-    """`rating`: the query items are rated and ordered. `ranking`: the whole catalogue but the support is ordered."""
+    measure: Literal["rating", "ranking", "transfer"] = "rating"
+    """`rating`: the query items are rated and ordered. `ranking`: the whole catalogue but the support is ordered.
+    `transfer`: both, in one domain."""
     validation_users: Tensor | None = None
     """Users of `training` kept for selection, where the protocol names them; otherwise training draws some."""
+    direction: Direction | None = None
+    """Where the questions are about users who are cold in one domain alone."""
 
     @property
     def catalogue(self) -> Tensor:
@@ -85,6 +89,8 @@ class Exam:
         if self.validation_users is not None:
             seen = seen.rows(~torch.isin(seen.users, self.validation_users))
         learnt[seen.items] = True
+        if self.direction is not None:
+            learnt &= self.training.items.domain == self.direction.target
         return learnt
 
     def limited(self, n_users: int, seed: int) -> "Exam":

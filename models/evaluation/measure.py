@@ -3,8 +3,8 @@
 Kept this way the same totals make the figure of a table, the mean over seeds, and every resample of the bootstrap.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,10 +47,14 @@ def measure(predictor: Predictor, exam: Exam, group: Group) -> Measured:
         return measure_rankings(predictor, exam, group)
     low, high = exam.data.schema.scales()
     scale = float(low[group.domain]), float(high[group.domain])
+    if exam.measure == "transfer":
+        return measure_transfer(predictor, exam, group, scale)
     return measure_ratings(predictor.answer(group), predictor.rates, group, scale)
 
 
-def measure_ratings(answers: Answers, rates: bool, group: Group, scale: tuple[float, float]) -> Measured:
+def measure_ratings(
+    answers: Answers, rates: bool, group: Group, scale: tuple[float, float], lists: Sequence[int] = (LIST,)
+) -> Measured:
     """Errors (clipped to the scale, pooled over ratings), the order of the query items, calibration of std.
 
     Lists hold the five query items with the highest predictions. Predictions are clipped for errors alone: clipping
@@ -77,7 +81,8 @@ def measure_ratings(answers: Answers, rates: bool, group: Group, scale: tuple[fl
     ranked, there = np.take_along_axis(truth, order, 1), np.take_along_axis(mask, order, 1)
     for suffix, kind in (("", "exponential"), (" (binary)", "binary")):
         gains = np.where(there, metrics.gain(ranked, kind), 0.0)  # type: ignore[arg-type]
-        measured[f"ndcg@{LIST}{suffix}"] = _over_lists(metrics.ndcg_at(gains, gains, LIST))
+        for length in lists:
+            measured[f"ndcg@{length}{suffix}"] = _over_lists(metrics.ndcg_at(gains, gains, length))
     relevant = there & (ranked >= metrics.RELEVANT)
     measured[f"precision@{LIST}"] = _over_lists(metrics.precision_at(relevant, LIST))
     measured[f"recall@{LIST}"] = _over_lists(metrics.recall_at(relevant, relevant.sum(1), LIST))
@@ -111,11 +116,20 @@ def measure_rankings(predictor: Predictor, exam: Exam, group: Group) -> Measured
     n = group.mask.sum(1).numpy()
     ideal = (np.arange(DEEPEST) < n[:, None]).astype(np.float64)
     measured = {f"ndcg@{k}": _over_lists(metrics.ndcg_at(found.astype(np.float64), ideal, k)) for k in (10, 100)}
-    measured |= {f"recall@{k}": _over_lists(metrics.recall_at(found, n, k, truncated=True)) for k in (20, 50)}
+    measured |= {f"recall@{k}": _over_lists(metrics.recall_at(found, n, k, truncated=True)) for k in (10, 20, 50)}
     return measured | {
         "precision@10": _over_lists(metrics.precision_at(found, 10)),
         "hit@10": _over_lists(metrics.hit_at(found, 10)),
     }
+
+
+def measure_transfer(predictor: Predictor, exam: Exam, group: Group, scale: tuple[float, float]) -> Measured:
+    """Errors and order of the query items, and `list` figures: the target's catalogue without the support, held
+    against the query items that were liked: rated in the upper quarter of the scale."""
+    liked = replace(group, mask=group.mask & (group.values >= scale[0] + 0.75 * (scale[1] - scale[0])))
+    ranked = measure_rankings(predictor, exam, liked)
+    measured = dict(measure_ratings(predictor.answer(group), predictor.rates, group, scale, lists=(LIST, 10)))
+    return measured | {f"list {figure}": ranked[figure] for figure in ("ndcg@10", "recall@10", "hit@10")}
 
 
 def _over_lists(values: Floats) -> Totals:

@@ -7,6 +7,7 @@
     time         the past predicts the future
     loo          each user's last interaction, ranked among everything they have not met
     foldin       top-N for unseen users (strong generalisation, Liang et al., WWW 2018)
+    crossdomain  users who are cold in one domain and have a history in another
 
 `kshot`, `melu` and `zeroshot` use published draws where there are any for the data; `supportsize` and `served` put the
 questions of `kshot` to recommenders trained for one support size, and to a running service.
@@ -20,8 +21,10 @@ import torch
 from torch import Tensor
 
 from models.datasets.dataset import Dataset
+from models.evaluation.crossdomain import BETAS, Crossing, cross
 from models.evaluation.draws import Draw, DrawsError, FixedDraws, draw_by_seed, draws_file, read_fixed
 from models.evaluation.exam import Exam, Group
+from models.training.domains import Direction
 
 SHOTS = (0, 1, 3, 5, 10, 20, 50)
 QUERY_SIZE = 10
@@ -42,6 +45,14 @@ class ProtocolOptions:
     """Of the draws. Training has its own."""
     draws: Path | None = None
     """File of published draws; None looks where WARMSTART_RESEARCH_DATA points."""
+    source: str | None = None
+    """Cross-domain: where histories come from; None: the first domain that is not the target."""
+    target: str | None = None
+    """Cross-domain: what is asked about; None: the last domain that is not the source."""
+    beta: float = BETAS[0]
+    """Cross-domain: share of the users of both domains that are cold in the target."""
+    hidden: float = 0.0
+    """Cross-domain: share of the others whose identity is hidden between the domains."""
 
 
 def kshot(data: Dataset, options: ProtocolOptions) -> Exam:
@@ -195,6 +206,15 @@ def foldin(data: Dataset, options: ProtocolOptions) -> Exam:
     return Exam("foldin", description, liked, training, [group], "ranking", validation)
 
 
+def crossdomain(data: Dataset, options: ProtocolOptions) -> Exam:
+    """One draw of users who are cold in the target, at one beta."""
+    try:
+        direction = Direction.named(data.schema, options.source, options.target)
+    except ValueError as error:
+        raise DrawsError(str(error)) from error
+    return cross(data, Crossing(direction, options.beta, options.hidden), options.seed)
+
+
 PROTOCOLS: dict[str, Callable[[Dataset, ProtocolOptions], Exam]] = {
     "kshot": kshot,
     "melu": melu,
@@ -203,6 +223,7 @@ PROTOCOLS: dict[str, Callable[[Dataset, ProtocolOptions], Exam]] = {
     "time": temporal,
     "loo": loo,
     "foldin": foldin,
+    "crossdomain": crossdomain,
 }
 """Protocols that make an exam of a data set. `supportsize` and `served` are ways to sit the exam of `kshot`."""
 

@@ -11,7 +11,7 @@ from models.evaluation.significance import Interval
 REQUIRED = ("random", "constant", "popularity", "bias", "bayes")
 """Rows without which no table says anything."""
 BASELINES = ("bias", "bayes")
-"""Whom every row is compared with, in pairs."""
+"""Whom every row is compared with, in pairs, where the protocol names nobody else."""
 
 
 class Cell(BaseModel):
@@ -62,6 +62,8 @@ class Report(BaseModel):
     groups: dict[str, tuple[int, int]]
     """Group → (users, questions)."""
     rows: list[Row]
+    baselines: tuple[str, ...] = BASELINES
+    """Whom every row is compared with."""
     notes: list[str] = []
 
     @model_validator(mode="after")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,27 @@ import torch
 
 from models.blend import Blend
 from models.datasets.dataset import Dataset
+from models.evaluation.comparison import compare, joined
+from models.evaluation.crossdomain import BETAS
 from models.evaluation.exam import Exam
 from models.evaluation.protocols import PROTOCOLS, SHOTS, ProtocolOptions
-from models.evaluation.results import REQUIRED, Report, Timings
+from models.evaluation.results import REQUIRED, Report, Row, Timing, Timings
 from models.evaluation.served import ServedPredictor
-from models.evaluation.sitting import Save, Sitting
+from models.evaluation.sitting import Save, Sitting, target_only
 from models.recipes import Recipe, load
 from models.recommender import Progress, no_progress
 from models.registry import RECOMMENDERS
+from models.training.domains import TransferSettings
 
 SUPPORT_SETTING = "max_support"
 """The setting of recommenders whose training depends on how much support they practise with."""
 SERVED = "service"
 NAMES = (*PROTOCOLS, "supportsize", "served")
+TARGET_ONLY = "bayes"
+"""Recipe that is trained on the target alone as well."""
+CROSS_DOMAIN_ROWS = ("bayes_biases",)
+"""Recipes that every cross-domain table has beside the required rows."""
+CROSS_DOMAIN_BASELINES = ("bayes_biases", target_only(TARGET_ONLY))
 TRAINED_ROWS = tuple(name for name in REQUIRED if name not in {"random", "constant"})
 
 
@@ -47,6 +56,12 @@ class Plan:
     """Users asked in each group; all where None."""
     draws: Path | None = None
     draw_seed: int = 0
+    source: str | None = None
+    target: str | None = None
+    betas: Sequence[float] = BETAS
+    """Cross-domain: shares of the users of both domains that are cold, a group of questions each."""
+    hidden: Sequence[float] = (0.0,)
+    """Cross-domain: shares of the others whose identity is hidden, a group of questions each."""
     device: str = "cpu"
     deterministic: bool = False
     base_url: str | None = None
@@ -83,6 +98,8 @@ def evaluate(
         raise EvaluationError(f"there is no protocol {plan.protocol!r}; known are {', '.join(NAMES)}")
     if plan.protocol == "served" and plan.base_url is None:
         raise EvaluationError("the served protocol needs the address of a running service")
+    if plan.protocol == "crossdomain":
+        return _cross_domains(data, plan, progress)
     exam = make_exam(data, plan)
     wanted = [*TRAINED_ROWS, *(name for name in plan.recommenders if name not in REQUIRED)]
     recipes = {name: _configured(load(name), plan) for name in dict.fromkeys([*wanted, *plan.blend])}
@@ -108,17 +125,68 @@ def evaluate(
         rows=sitting.rows(),
         notes=[_blend_note(blend, seed) for seed, blend in sitting.blends.items()],
     )
+    return Evaluation(report, _timings(plan, sitting.timings()), sitting.blends)
+
+
+def _cross_domains(data: Dataset, plan: Plan, progress: Progress) -> Evaluation:
+    """Cold users drawn with each seed, at each beta and each share of hidden identities; a seed is that of a draw and
+    of the training on it."""
+    wanted = [*TRAINED_ROWS, *CROSS_DOMAIN_ROWS]
+    wanted = list(dict.fromkeys([*wanted, *plan.recommenders]))
+    recipes = [_directed(_configured(load(name), plan), plan) for name in wanted]
+    alone = next(recipe for recipe in recipes if recipe.name == TARGET_ONLY)
+    parts: list[list[Row]] = []
+    exams: list[Exam] = []
+    timed: dict[str, Timing] = {}
+    for hidden, beta in product(plan.hidden, plan.betas):
+        draws = []
+        for seed in plan.seeds:
+            exam = make_exam(data, plan, beta=beta, hidden=hidden, draw_seed=plan.draw_seed + seed)
+            sitting = Sitting(exam, device=plan.device, deterministic=plan.deterministic, progress=progress)
+            sitting.add_simple_rows([seed])
+            for recipe in recipes:
+                sitting.add_recipe(recipe, [seed])
+            sitting.add_target_only(alone, [seed])
+            draws.append((exam, sitting.entries))
+            timed = timed or sitting.timings()
+        parts.append(compare(draws, CROSS_DOMAIN_BASELINES))
+        exams.append(draws[0][0])
+    report = Report(
+        protocol=plan.protocol,
+        description=f"{exams[0].description} {len(plan.seeds)} draws, figures are their mean.",
+        measure=exams[0].measure,
+        dataset=data.name,
+        dataset_fingerprint=data.fingerprint,
+        command=plan.command,
+        groups={group.label: (len(torch.unique(group.users)), len(group)) for exam in exams for group in exam.groups},
+        rows=joined(parts),
+        baselines=CROSS_DOMAIN_BASELINES,
+    )
+    return Evaluation(report, _timings(plan, timed), {})
+
+
+def _directed(recipe: Recipe, plan: Plan) -> Recipe:
+    """The recipe with the plan's domains, where its recommender goes from one to another."""
+    if not issubclass(RECOMMENDERS[recipe.recommender].Config, TransferSettings):
+        return recipe
+    given = {name: value for name, value in (("source", plan.source), ("target", plan.target)) if value is not None}
+    return recipe.model_copy(update={"settings": {**recipe.settings, **given}})
+
+
+def _timings(plan: Plan, rows: dict[str, Timing]) -> Timings:
     device = torch.cuda.get_device_name() if plan.device.startswith("cuda") else "CPU"
-    timings = Timings(device=device, threads=torch.get_num_threads(), rows=sitting.timings())
-    return Evaluation(report, timings, sitting.blends)
+    return Timings(device=device, threads=torch.get_num_threads(), rows=rows)
 
 
-def make_exam(data: Dataset, plan: Plan) -> Exam:
-    """The questions of a plan. Raises DrawsError where the data cannot answer them."""
+def make_exam(data: Dataset, plan: Plan, **options: Any) -> Exam:
+    """The questions of a plan; `options` replace those of its protocol. Raises DrawsError where the data cannot answer
+    them."""
     sat_as = "kshot" if plan.protocol in {"supportsize", "served"} else plan.protocol
-    exam = PROTOCOLS[sat_as](data, ProtocolOptions(seed=plan.draw_seed, draws=plan.draws))
+    seed = options.pop("draw_seed", plan.draw_seed)
+    known = {"draws": plan.draws, "source": plan.source, "target": plan.target, **options}
+    exam = PROTOCOLS[sat_as](data, ProtocolOptions(seed=seed, **known))
     exam = replace(exam, protocol=plan.protocol)
-    return exam if plan.limit is None else exam.limited(plan.limit, plan.draw_seed)
+    return exam if plan.limit is None else exam.limited(plan.limit, seed)
 
 
 def trained_for(recipe: Recipe, protocol: str) -> list[Recipe]:

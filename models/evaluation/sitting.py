@@ -3,48 +3,38 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 
 from models.blend import Blend, BlendPart
 from models.datasets.dataset import Dataset
 from models.evaluation.blend import fit_blend
+from models.evaluation.comparison import Entry, compare
+from models.evaluation.crossdomain import SourceBias, TargetOnly
 from models.evaluation.exam import Exam
-from models.evaluation.measure import Measured, Totals, measure
+from models.evaluation.measure import measure
 from models.evaluation.predictors import BlendPredictor, Constant, MostPopular, Predictor, Random, TrainedPredictor
-from models.evaluation.results import BASELINES, Cell, Row, Timing
-from models.evaluation.significance import Interval, paired_bootstrap, per_user
+from models.evaluation.results import BASELINES, Row, Timing
 from models.evaluation.yardsticks import PlainBias
 from models.recipes import Recipe
 from models.recommender import FitOptions, Progress, no_progress
+from models.training.domains import only
 from models.training.train import VALIDATION_SHARE, Trained, train
 
-COMPARED = {"rating": ("rmse", "mae", "ndcg@5"), "ranking": ("ndcg@10", "ndcg@100", "recall@20", "recall@50")}
-"""Figures that get a difference to the baselines."""
 PLAIN_BIAS = "bias (plain)"
 BLEND = "blend"
+MOST_POPULAR = "popularity (count)"
+ITEM_MEAN = "item mean (plain)"
+SOURCE_BIAS = "item mean + source user bias"
 TIMED_BATCH = 128
 
 Save = Callable[[Recipe, int, Trained, Dataset], str]
 """Keeps what a recipe, a seed and a data set gave; returns its digest."""
 
 
-@dataclass
-class Entry:
-    """One row on its way into the table."""
-
-    name: str
-    recommender: str = ""
-    recipe: Recipe | None = None
-    epochs: list[int] = field(default_factory=list)
-    validation: dict[str, float] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
-    microseconds: float | None = None
-    seeds: list[int] = field(default_factory=list)
-    measured: list[Mapping[str, Measured]] = field(default_factory=list)
-    """Per seed: group → figures."""
+def target_only(name: str) -> str:
+    """Name of the row of a recipe that has learnt from the target alone."""
+    return f"{name} (target only)"
 
 
 class Sitting:
@@ -74,7 +64,11 @@ class Sitting:
         for seed in seeds:
             self.add("random", Random(training, seed), seed)
         self.add("constant", Constant(training), 0)
-        if self.exam.measure == "ranking":
+        if self.exam.direction is not None:
+            self.add(MOST_POPULAR, MostPopular(training), 0)
+            self.add(ITEM_MEAN, SourceBias(training, self.exam.direction, with_user=False), 0)
+            self.add(SOURCE_BIAS, SourceBias(training, self.exam.direction), 0)
+        elif self.exam.measure == "ranking":
             self.add("popularity", MostPopular(training), 0)
         elif len(training.schema.domains) == 1:
             self.add(PLAIN_BIAS, PlainBias(training), 0)
@@ -86,11 +80,18 @@ class Sitting:
         for seed in seeds:
             trained = self._train(recipe, seed, held_out=False)
             predictor = TrainedPredictor(trained.recommender, trained.fitted.table)
-            entry = self.add(recipe.name, predictor, seed)
-            entry.recommender, entry.recipe = recipe.recommender, recipe
-            entry.epochs.append(trained.fitted.report.epochs)
-            entry.seconds.append(trained.seconds)
-            entry.validation = entry.validation or {key: round(value, 6) for key, value in trained.metrics.items()}
+            self._note(self.add(recipe.name, predictor, seed), recipe, trained)
+
+    def add_target_only(self, recipe: Recipe, seeds: Sequence[int]) -> None:
+        """Train a recommender on what happened in the target alone, and show it nothing else."""
+        direction = self.exam.direction
+        assert direction is not None
+        alone = recipe.model_copy(update={"name": target_only(recipe.name)})
+        for seed in seeds:
+            trained = self._train(alone, seed, held_out=False, data=only(self.exam.training, direction.target))
+            predictor = TrainedPredictor(trained.recommender, trained.fitted.table)
+            shown = TargetOnly(predictor, self.exam.training.items.domain, direction.target)
+            self._note(self.add(alone.name, shown, seed), alone, trained)
 
     def add_blend(self, recipes: Sequence[Recipe], seeds: Sequence[int]) -> None:
         """The learnt blend of recipes that have been added: weights from validation users, parts as in their rows."""
@@ -129,7 +130,7 @@ class Sitting:
 
     def rows(self) -> list[Row]:
         """All rows with their differences to the baselines, in the order in which they were added."""
-        return [self._row(entry) for entry in self.entries.values()]
+        return compare([(self.exam, self.entries)], BASELINES)
 
     def timings(self) -> dict[str, Timing]:
         """How long each row took to train and to score."""
@@ -141,10 +142,18 @@ class Sitting:
             for name, entry in self.entries.items()
         }
 
-    def _train(self, recipe: Recipe, seed: int, *, held_out: bool) -> Trained:
+    def _note(self, entry: Entry, recipe: Recipe, trained: Trained) -> None:
+        """Write down how a row was trained."""
+        entry.recommender, entry.recipe = recipe.recommender, recipe
+        entry.epochs.append(trained.fitted.report.epochs)
+        entry.seconds.append(trained.seconds)
+        entry.validation = entry.validation or {key: round(value, 6) for key, value in trained.metrics.items()}
+
+    def _train(self, recipe: Recipe, seed: int, *, held_out: bool, data: Dataset | None = None) -> Trained:
         """Train, once a recipe, seed and training set. `held_out`: no validation user is learnt from, whatever the
-        recipe says."""
-        everyone = recipe.learns_from_everyone and not held_out and self.exam.validation_users is None
+        recipe says. `data`: another training set than the exam's."""
+        kept_apart = self.exam.validation_users is not None and self.exam.direction is None
+        everyone = recipe.learns_from_everyone and not held_out and not kept_apart
         key = (f"{recipe.name}{' on everyone' if everyone else ''}", seed)
         if key not in self._trained:
             held = torch.empty(0, dtype=torch.long) if everyone else self.exam.validation_users
@@ -155,9 +164,10 @@ class Sitting:
             self._trained[key] = train(
                 recipe.recommender,
                 recipe.settings,
-                self.exam.training,
+                self.exam.training if data is None else data,
                 FitOptions(seed=seed, device=self.device, progress=progress),
                 held=held,
+                direction=self.exam.direction,
                 deterministic=self.deterministic,
             )
         return self._trained[key]
@@ -173,50 +183,3 @@ class Sitting:
             predictor.scores(support, group.domain, everything)
             times.append((time.perf_counter() - started) / support.batch_size)
         return statistics.median(times[1:]) * 1e6
-
-    def _row(self, entry: Entry) -> Row:
-        cells = {}
-        for group in self.exam.groups:
-            seeds = [measured[group.label] for measured in entry.measured]
-            values = {figure: [m[figure].value for m in seeds] for figure in seeds[0]}
-            cells[group.label] = Cell(
-                figures={figure: round(statistics.fmean(v), 6) for figure, v in values.items()},
-                spread={f: round(statistics.stdev(v), 6) for f, v in values.items()} if len(seeds) > 1 else {},
-                against={
-                    baseline: self._differences(entry, self.entries[baseline], group.label, group.users.numpy())
-                    for baseline in BASELINES
-                    if baseline in self.entries and baseline != entry.name
-                },
-            )
-        recipe = entry.recipe
-        return Row(
-            name=entry.name,
-            recommender=entry.recommender,
-            settings=recipe.settings if recipe else {},
-            chosen=recipe.chosen if recipe else "",
-            seeds=entry.seeds,
-            epochs=entry.epochs,
-            validation=entry.validation,
-            cells=cells,
-        )
-
-    def _differences(self, entry: Entry, baseline: Entry, label: str, users: np.ndarray) -> dict[str, Interval]:
-        found = {}
-        for figure in COMPARED[self.exam.measure]:
-            pair = [_mean_totals([m[label] for m in one.measured], figure) for one in (entry, baseline)]
-            if pair[0] is None or pair[1] is None:
-                continue
-            system, other = pair[0], pair[1]
-            _, system_totals, counts = per_user(users, system.totals, system.counts)
-            _, other_totals, _ = per_user(users, other.totals, other.counts)
-            interval = paired_bootstrap(system_totals, other_totals, counts, system.statistic)
-            found[figure] = Interval(**{key: round(value, 6) for key, value in interval.model_dump().items()})
-        return found
-
-
-def _mean_totals(seeds: Sequence[Measured], figure: str) -> Totals | None:
-    """Totals averaged over seeds; None where the row has no such figure."""
-    if figure not in seeds[0]:
-        return None
-    totals = np.mean([measured[figure].totals for measured in seeds], axis=0)
-    return Totals(totals, seeds[0][figure].counts, seeds[0][figure].statistic)

@@ -5,12 +5,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from models.evaluation.metrics import COVERAGE_LEVELS
-from models.evaluation.results import BASELINES, Cell, Report, Row, Timings
+from models.evaluation.results import Cell, Report, Row, Timings
 
-HEADLINES = {"rating": ("rmse", "mae", "ndcg@5"), "ranking": ("ndcg@100", "recall@20", "recall@50", "ndcg@10")}
+HEADLINES = {
+    "rating": ("rmse", "mae", "ndcg@5"),
+    "ranking": ("ndcg@100", "recall@20", "recall@50", "ndcg@10"),
+    "transfer": ("rmse", "mae", "ndcg@10", "list ndcg@10", "list recall@10"),
+}
+COMPARED = {
+    "rating": ("rmse",),
+    "ranking": ("ndcg@100",),
+    "transfer": ("rmse", "ndcg@10", "list ndcg@10"),
+}
+"""Figures whose differences to the baselines are shown."""
 COLD_START = {
     "rating": ("first success", "precision@5", "recall@5", "hit@5", "ndcg@5 (binary)"),
     "ranking": ("hit@10", "precision@10"),
+    "transfer": ("first success", "list hit@10"),
 }
 NAMES = {
     "rmse": "RMSE",
@@ -38,9 +49,9 @@ def tables(report: Report) -> list[Table]:
     """Everything a report shows, but for times."""
     measure = report.measure
     shown = [_headline(report, figure) for figure in HEADLINES[measure]]
-    shown += [_differences(report, HEADLINES[measure][0], baseline) for baseline in BASELINES]
+    shown += [_differences(report, figure, b) for figure in COMPARED[measure] for b in report.baselines]
     shown += [_cold_start(report, figure) for figure in COLD_START[measure]]
-    if measure == "rating":
+    if measure != "ranking":
         shown += [_calibration(report), *(_by_group(report, f, c) for f, c in _CALIBRATION_BY_GROUP)]
     return [*[table for table in shown if table.rows], _questions(report), _settings(report)]
 

@@ -13,10 +13,13 @@ from torch import Tensor
 from models.datasets.dataset import Dataset
 from models.recommender import FitOptions, Fitted, Recommender
 from models.registry import RECOMMENDERS
+from models.training.domains import Direction, overlapping_users, users_in, without
 from models.training.validation import Validation
 
 VALIDATION_SHARE = 0.1
 """Share of the users that no fit learns from; epochs are chosen and metrics measured on them."""
+MIN_OVERLAP = 10
+"""Users in both domains, below which a transfer is measured on users of the target as a whole."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +39,40 @@ def train(
     options: FitOptions,
     *,
     held: Tensor | None = None,
+    direction: Direction | None = None,
     deterministic: bool = False,
 ) -> Trained:
     """Fit the recommender `name` with `settings` (the others at their defaults).
 
     `held` names the users to validate on, by index; by default a tenth of them, drawn by the seed. With an empty `held`
-    every user is learnt from, nothing is selected and no metric is measured. `deterministic` makes torch refuse
-    operations whose result may differ from run to run.
+    every user is learnt from, nothing is selected and no metric is measured.
+
+    A `direction`, by default that of a recommender that transfers, makes the held users cold in its target alone: what
+    they did elsewhere is learnt from, and shown to whoever is measured. They are drawn from those who are in both
+    domains, or from those in the target where nobody is.
+
+    `deterministic` makes torch refuse operations whose result may differ from run to run.
 
     Raises KeyError for an unknown name, pydantic.ValidationError for settings that it does not have.
     """
     kind = RECOMMENDERS[name]
     recommender = kind(kind.Config.model_validate(dict(settings)), data.schema).to(options.device)
-    if held is None:
-        training, held = data.split_users(VALIDATION_SHARE, options.seed)
+    direction = direction or getattr(recommender, "direction", None)
+    if held is None and direction is not None:
+        held = held_in_target(data, direction, options.seed)
+    elif held is None:
+        _, held = data.split_users(VALIDATION_SHARE, options.seed)
+    validation = None
+    if direction is not None:
+        training = without(data, held, direction.target)
     else:
         training = data.where(~torch.isin(data.interactions.users, held))
-    validation = Validation.draw(data, held, options.seed) if len(held) else None
+    if len(held):
+        validation = (
+            Validation.draw(data, held, options.seed)
+            if direction is None
+            else Validation.draw_transfer(data, held, direction, options.seed)
+        )
     started = time.perf_counter()
     with deterministic_algorithms(deterministic):
         fitted = recommender.fit(training, replace(options, validation=validation))
@@ -60,6 +80,15 @@ def train(
     recommender.eval().requires_grad_(False)
     metrics = validation.measure(recommender, fitted.table) if validation else {}
     return Trained(recommender, fitted, metrics, seconds)
+
+
+def held_in_target(data: Dataset, direction: Direction, seed: int) -> Tensor:
+    """(V,) a random tenth of the users who are in both domains, or in the target where nobody is in both."""
+    candidates = overlapping_users(data, direction)
+    if len(candidates) < MIN_OVERLAP:
+        candidates = users_in(data, direction.target).nonzero().flatten()
+    shuffled = candidates[torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))]
+    return shuffled[: max(1, round(VALIDATION_SHARE * len(candidates)))].sort().values
 
 
 @contextmanager

@@ -7,8 +7,11 @@ from torch import Tensor
 
 from models.datasets.dataset import Dataset
 from models.recommender import Evidence, ItemTable, Recommender
+from models.training.domains import Direction
 
 SUPPORT_SIZES = (0, 5, 20)
+TRANSFER_SIZES = (0, 1, 5)
+"""Of support in the target, beside a history in the source."""
 QUERY_SIZE = 10
 
 
@@ -63,6 +66,43 @@ class Validation:
             for size in sizes:
                 support = data.evidence_of([rows[:size].sort().values for rows in supports], attributes)
                 tasks.append(Task(domain, size, support, query.items, query.values, query.mask))
+        return cls(tasks)
+
+    @classmethod
+    def draw_transfer(
+        cls, data: Dataset, users: Tensor, direction: Direction, seed: int, sizes: tuple[int, ...] = TRANSFER_SIZES
+    ) -> "Validation":
+        """Tasks for users who are cold in the target: all that they did in the source and k of their target ratings
+        are the support, up to ten other target ratings the query. Users need two ratings in the target."""
+        generator = torch.Generator().manual_seed(seed)
+        seen, domain_of = data.interactions, data.items.domain[data.interactions.items]
+        rated = (seen.kinds == 0) & (seen.weights > 0) & (domain_of == direction.target)
+        histories: list[Tensor] = []
+        supports: list[Tensor] = []
+        queries: list[Tensor] = []
+        kept: list[int] = []
+        for user in users.tolist():
+            rows = torch.arange(int(data.offsets[user]), int(data.offsets[user + 1]))
+            asked = rows[rated[rows]]
+            if len(asked) < 2:
+                continue
+            shuffled = asked[torch.randperm(len(asked), generator=generator)]
+            n_query = max(min(QUERY_SIZE, len(asked) - max(sizes)), 1)
+            queries.append(shuffled[:n_query])
+            supports.append(shuffled[n_query:])
+            histories.append(rows[domain_of[rows] == direction.source])
+            kept.append(user)
+        if not kept:
+            return cls([])
+        attributes = data.user_attributes[torch.tensor(kept)]
+        query = data.evidence_of(queries, attributes)
+        tasks = []
+        for size in sizes:
+            known = [
+                torch.cat([past, rows[:size]]).sort().values for past, rows in zip(histories, supports, strict=True)
+            ]
+            support = data.evidence_of(known, attributes)
+            tasks.append(Task(direction.target, size, support, query.items, query.values, query.mask))
         return cls(tasks)
 
     @torch.no_grad()
