@@ -6,11 +6,13 @@ from models.recommenders.bias import Bias
 from models.recommenders.content import Content
 from models.recommenders.maml import Maml
 from models.recommenders.matching import Matching
+from models.recommenders.mecos import Mecos
+from models.recommenders.metric import Metric
 from models.recommenders.mf import Mf
 from models.recommenders.popularity import Popularity
 from models.recommenders.prototypical import Prototypical
 
 RECOMMENDERS: dict[str, type[Recommender]] = {
     recommender.name: recommender
-    for recommender in (Popularity, Bias, Bayes, Mf, Content, Maml, Matching, Prototypical)
+    for recommender in (Popularity, Bias, Bayes, Mf, Content, Maml, Matching, Prototypical, Mecos, Metric)
 }

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from models.layers import MLP
-from models.training.inner_loop import Support, Weights, descend, error_slope, ridge
+from models.training.inner_loop import Support, descend_linear, ridge
 from models.training.learners import FastWeights, Learner
 
 
@@ -48,14 +48,9 @@ class Head(Learner):
         return torch.cat([self.constant.expand(len(inputs), 1), self.item_tower(inputs)], dim=1)
 
     def adapt(self, support: Support, attributes: Tensor, shift: Tensor) -> list[FastWeights]:
-        def gradient(weights: Weights) -> Weights:
-            predicted = (support.inputs @ weights["head"].unsqueeze(-1)).squeeze(-1)  # (B, L)
-            slope = error_slope(predicted, support, self.reg)
-            return {"head": (slope.unsqueeze(1) @ support.inputs).squeeze(1)}
-
-        rates: Weights | float = self.initial_rate if self.rate is None else {"head": self.rate}
-        start = {"head": self.user_tower(attributes) + shift}
-        return [[step["head"]] for step in descend(start, gradient, rates, self.steps, self.first_order)]
+        start = self.user_tower(attributes) + shift
+        rates: Tensor | float = self.initial_rate if self.rate is None else self.rate
+        return [[step] for step in descend_linear(start, support, rates, self.steps, self.reg, self.first_order)]
 
     def predict(self, fast: FastWeights, rows: Tensor) -> Tensor:
         return fast[0] @ rows.mT if rows.dim() == 2 else (rows @ fast[0].unsqueeze(-1)).squeeze(-1)

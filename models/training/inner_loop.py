@@ -67,6 +67,23 @@ def error_slope(predicted: Tensor, support: Support, reg: float) -> Tensor:
     return (predicted - support.targets) * (2 * support.weights / total)
 
 
+def descend_linear(
+    start: Tensor, support: Support, rates: Tensor | float, steps: int, reg: float, first_order: bool = False
+) -> list[Tensor]:
+    """Weights (B, E) of a linear predictor after 0, 1, …, `steps` steps down the support loss from `start`.
+
+    `rates` are one number or one a weight.
+    """
+
+    def gradient(weights: Weights) -> Weights:
+        predicted = (support.inputs @ weights["head"].unsqueeze(-1)).squeeze(-1)  # (B, L)
+        slope = error_slope(predicted, support, reg)
+        return {"head": (slope.unsqueeze(1) @ support.inputs).squeeze(1)}
+
+    by_name: Weights | float = rates if isinstance(rates, float) else {"head": rates}
+    return [step["head"] for step in descend({"head": start}, gradient, by_name, steps, first_order)]
+
+
 def mlp_forward(layers: Sequence[Layer], inputs: Tensor) -> list[Tensor]:
     """Activations of each layer of a rectified network with a weight set a user: hidden ones, then outputs (B, L, out).
 

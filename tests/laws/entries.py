@@ -35,5 +35,27 @@ ENTRIES: dict[str, Entry] = {
         settings={"n_factors": 3, "embedding_size": 8, "head_size": 4, "epochs": 6, "batch_size": 16},
         uses_attributes=True,
     ),
+    "mecos": Entry(
+        settings={"n_factors": 3, "embedding_size": 8, "hidden_size": 8, "epochs": 6, "batch_size": 16},
+        uses_attributes=True,
+    ),
+    "mecos: next item": Entry(
+        settings={
+            "objective": "next_item",
+            "embedding_size": 8,
+            "hidden_size": 8,
+            "embedding_dropout": 0.3,
+            "epochs": 15,
+            "batch_size": 16,
+            "learning_rate": 0.02,
+            "warm_learning_rate": 0.003,
+            "inner_reg": 10.0,
+        },
+        uses_attributes=True,
+    ),
+    "metric": Entry(
+        settings={"n_factors": 3, "embedding_size": 8, "relation_size": 4, "epochs": 6, "batch_size": 16},
+        uses_attributes=True,
+    ),
     "prototypical": Entry(settings={"embedding_size": 8, "epochs": 10, "batch_size": 16}, uses_attributes=True),
 }
