@@ -90,8 +90,9 @@ class ItemContent:
 
     def to(self, device: torch.device | str) -> "ItemContent":
         """The same on another device."""
-        images = None if self.images is None else self.images.to(device)
-        return ItemContent(self.features.to(device), self.texts, images)
+        return ItemContent(
+            self.features.to(device), self.texts, None if self.images is None else self.images.to(device)
+        )
 
     def rows(self, index: Tensor) -> "ItemContent":
         """Some of the items."""
@@ -126,6 +127,15 @@ class ItemTable:
         index = {name: column.index_copy(0, positions, columns[name]) for name, column in self.columns.items()}
         return replace(self, columns=index, trained=self.trained.index_fill(0, positions, False))
 
+    def with_learnt(self, positions: Tensor, columns: Columns) -> "ItemTable":
+        """The same table with some columns of the rows at `positions` replaced by what was learnt while serving."""
+        index = {
+            name: column.index_copy(0, positions, columns[name].to(column))
+            for name, column in self.columns.items()
+            if name in columns
+        }
+        return replace(self, columns=self.columns | index)
+
     def appended(self, columns: Columns, domain: int) -> "ItemTable":
         """The table with rows for new items of one domain behind the others."""
         n = len(next(iter(columns.values())))
@@ -135,6 +145,20 @@ class ItemTable:
             torch.cat([self.domain, self.domain.new_full((n,), domain)]),
             torch.cat([self.trained, self.trained.new_zeros(n)]),
         )
+
+
+@dataclass(frozen=True)
+class ItemEvidence:
+    """What users thought of n items after the fit: M ratings, in any order."""
+
+    index: Tensor
+    """(M,) int64, which of the n items was rated."""
+    states: Tensor
+    """(M, S) the state that `adapt` makes of who rated, from what they had done before and never from this rating."""
+    values: Tensor
+    """(M,) float32, ratings on the scale of the item's domain, or the ratings that other events stand for."""
+    weights: Tensor
+    """(M,) float32, 1 for an explicit rating, less for a click or a view."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +248,15 @@ class Recommender(nn.Module, ABC):
     @abstractmethod
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
         """Rows for items that nobody has touched yet, from their content: n rows of every column."""
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        """Columns of the items at `rows` (n,), learnt in closed form from `evidence` while serving; {}: none change.
+
+        `table` is the one that the fit and `embed_items` made, so the evidence must be all there is, not only what is
+        new: rows then depend neither on the order of the ratings nor on when they were learnt from. A column with more
+        evidence behind it moves less. Recommenders whose rows have no part with a closed form keep them, as here.
+        """
+        return {}
 
     @abstractmethod
     def adapt(self, evidence: Evidence, table: ItemTable, target: int) -> Tensor:

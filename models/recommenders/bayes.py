@@ -32,6 +32,7 @@ from models.recommender import (
     FitReport,
     Fitted,
     ItemContent,
+    ItemEvidence,
     ItemTable,
     Recommender,
     RecommenderConfig,
@@ -177,6 +178,27 @@ class Bayes(Recommender):
             "choice": features.new_zeros(len(features), self.size),
             "lift": self.typical_lift[domain].repeat(len(features), 1),
         }
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        """The posterior of (b_i, v_i): the item's side of `adapt`. Not knowing who rates adds φ' C φ to the noise."""
+        at, index = rows[evidence.index], evidence.index  # (M,)
+        user, root, next_choice = self._unpacked(evidence.states)
+        covariance = root.mT @ root
+        phi = self._loadings(table, at)  # (M, P)
+        prior = unpack(table["covariance"][rows], self.size)  # (n, P, P)
+        doubt = (root @ phi.unsqueeze(-1)).square().sum((1, 2))  # φ' C φ
+        doubt += (covariance[:, 1:, 1:] * prior[index, 1:, 1:]).sum((1, 2))  # tr(S C)
+        x = torch.cat([torch.ones_like(user[:, :1]), user[:, 1:]], dim=1)
+        domain = table.domain[at]
+        chosen = next_choice.gather(1, domain[:, None])[:, 0] * (pack_dual(covariance) * table["lift"][at]).sum(1)
+        level = self.domain_mean[domain] + chosen + self.loading[domain] * user[:, 0]
+        weighted = x * (evidence.weights / (table["noise"][at] + evidence.weights * doubt))[:, None]
+        before = torch.linalg.inv(prior)
+        precision = before.index_add(0, index, weighted[:, :, None] * x[:, None, :])
+        shift = (before @ table["mean"][rows].unsqueeze(-1)).squeeze(-1)
+        shift = shift.index_add(0, index, weighted * (evidence.values - level)[:, None])
+        mean, root = posterior(precision, shift)
+        return {"mean": mean, "covariance": pack(root.mT @ root)}
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         means, generator = domain_means(data), torch.Generator().manual_seed(options.seed)

@@ -25,6 +25,7 @@ from models.recommender import (
     FitReport,
     Fitted,
     ItemContent,
+    ItemEvidence,
     ItemTable,
     Recommender,
     Role,
@@ -100,6 +101,18 @@ class Bias(Recommender):
         x = item_design(content.features.to(self.content), domains, len(self.mean))
         bias = (x @ self.content)[:, 0]
         return {"bias": bias, "variance": torch.full_like(bias, 1 / self.config.reg_item)}
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        """Posterior mean and variance of b_i, which is also the mean over what the fit saw and what came since; who is
+        not known exactly tells less."""
+        at, (generosity, variance) = rows[evidence.index], evidence.states.unbind(1)  # (M,) each
+        domain = table.domain[at]
+        residual = (evidence.values - self.mean[domain]) / self.unit[domain] - generosity - table["bias"][at]
+        trust = evidence.weights / (1 + evidence.weights * variance)  # in ratings by somebody known exactly
+        before = 1 / table["variance"][rows]  # (n,) the same of the prior
+        precision = before.index_add(0, evidence.index, trust)
+        surprise = torch.zeros_like(before).index_add(0, evidence.index, trust * residual)
+        return {"bias": table["bias"][rows] + surprise / precision, "variance": 1 / precision}
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         biases = fit_biases(data, self.config)

@@ -30,6 +30,7 @@ from models.recommender import (
     FitReport,
     Fitted,
     ItemContent,
+    ItemEvidence,
     ItemTable,
     Recommender,
     Role,
@@ -37,6 +38,7 @@ from models.recommender import (
 )
 from models.training.biases import BiasSettings, fit_biases, item_design, residuals, units, user_design
 from models.training.factorisation import Problem, fold_in
+from models.training.newcomers import learnt_bias, surprises
 from models.training.statistics import item_counts, ridge
 from models.training.text import TextProjection
 
@@ -150,7 +152,18 @@ class Content(Recommender):
         attributes = (columns - self.centre) @ self.projection
         text = (self.text(content.texts) - self.text_centre) * self.text_scale
         design = item_design(columns, domain.to(columns.device), len(self.mean))
-        return {"features": torch.cat([attributes, text], dim=1), "bias": (design @ self.quality)[:, 0]}
+        quality = (design @ self.quality)[:, 0]
+        return {
+            "features": torch.cat([attributes, text], dim=1),
+            "bias": quality,
+            "count": torch.zeros_like(quality),
+        }
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        """The bias, from what everything else leaves unexplained; content says all of the rest."""
+        residual = surprises(self, table, rows, evidence) / self.unit[table.domain[rows[evidence.index]]]
+        strength = table["count"][rows] + self.config.reg_item
+        return {"bias": learnt_bias(table["bias"][rows], strength, evidence, residual)}
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         biases = fit_biases(data, self.config)
@@ -158,9 +171,11 @@ class Content(Recommender):
         self.quality.copy_(biases.content)
         self.attributes.copy_(biases.attributes)
         self._learn_features(data.items.content, options.seed)
-        domain, trained = data.items.domain.to(self.mean.device), item_counts(data).to(self.mean.device) > 0
+        domain, counts = data.items.domain.to(self.mean.device), item_counts(data).to(self.mean.device)
+        trained = counts > 0
         rows = self._rows(data.items.content, domain)
         rows["bias"] = biases.item.to(rows["bias"]).where(trained, rows["bias"])
+        rows["count"] = counts
         table = ItemTable(rows, domain, trained)
         options.progress("tastes", 0.3, {})
         self.tastes.copy_(self._learn_tastes(data, Problem.of(data, biases).to(options.device), table["features"]))

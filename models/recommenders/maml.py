@@ -32,6 +32,7 @@ from models.recommender import (
     FitOptions,
     Fitted,
     ItemContent,
+    ItemEvidence,
     ItemTable,
     Recommender,
     Role,
@@ -150,6 +151,11 @@ class Maml(Recommender):
         domains = torch.full((len(content),), domain, device=self.tasks.mean.device)
         features = content.features.to(self.tasks.mean)
         return self.tasks.embed_items(item_design(features, domains, len(self.schema.domains)))
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        """With `task` = user the bias. With `task` = item nothing: heads are taught with factors that have seen the
+        item's own ratings, which those of a new item have not, so adapting one to a few ratings makes it worse."""
+        return self.tasks.learn_items(table, rows, evidence) if isinstance(self.tasks, UserTasks) else {}
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         config = self.config

@@ -27,6 +27,7 @@ from models.recommender import (
     FitReport,
     Fitted,
     ItemContent,
+    ItemEvidence,
     ItemTable,
     Recommender,
     Role,
@@ -90,6 +91,7 @@ class Mf(Recommender):
     unit: Tensor
     content: Tensor
     attributes: Tensor
+    gram: Tensor
 
     def __init__(self, config: MfConfig, schema: Schema) -> None:
         super().__init__(config, schema)
@@ -98,6 +100,7 @@ class Mf(Recommender):
         self.register_buffer("unit", units(schema))  # (D,) a step of a five-point scale
         self.register_buffer("content", torch.zeros(schema.item_attributes.width + n_domains, 1 + config.n_factors))
         self.register_buffer("attributes", torch.zeros(schema.user_attributes.width + 1, 1))
+        self.register_buffer("gram", torch.zeros(1 + config.n_factors, 1 + config.n_factors))  # E[x x'] of a rating
 
     @property
     def state_size(self) -> int:
@@ -122,7 +125,24 @@ class Mf(Recommender):
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
         domains = torch.full((len(content),), domain, device=self.content.device)
         said = item_design(content.features.to(self.content), domains, len(self.mean)) @ self.content  # (n, 1 + K)
-        return {"bias": said[:, 0], "factors": said[:, 1:]}
+        return {"bias": said[:, 0], "factors": said[:, 1:], "count": said.new_zeros(len(said))}
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        """The item's side of folding in: a ridge regression on (1, p_u) around the row as it was, which weighs as much
+        as the typical ratings that it was learnt from."""
+        at, index = rows[evidence.index], evidence.index
+        x = with_constant(evidence.states[:, 1:])  # (M, 1 + K)
+        row = torch.cat([table["bias"][rows, None], table["factors"][rows]], dim=1)  # (n, 1 + K)
+        domain = table.domain[at]
+        rating = (evidence.values - self.mean[domain]) / self.unit[domain] - evidence.states[:, 0]
+        residual = evidence.weights * (rating - (x * row[index]).sum(1))
+        penalty = torch.full_like(row[0], self.config.reg)
+        penalty[0] = self.config.reg_item
+        outer = evidence.weights[:, None, None] * x[:, :, None] * x[:, None, :]
+        precision = (torch.diag(penalty) + table["count"][rows, None, None] * self.gram).index_add(0, index, outer)
+        surprise = torch.zeros_like(row).index_add(0, index, residual[:, None] * x)
+        row = row + torch.cholesky_solve(surprise[:, :, None], torch.linalg.cholesky(precision))[:, :, 0]
+        return {"bias": row[:, 0], "factors": row[:, 1:]}
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         biases = fit_biases(data, self.config)
@@ -135,13 +155,14 @@ class Mf(Recommender):
             metrics = options.validation.measure(self, table) if options.validation is not None else {}
             history.append(metrics)
             options.progress("factorise", epoch / self.config.epochs, metrics)
-            sweep = _Sweep(epoch, metrics.get("rmse", -float(epoch)), table, self.content.clone())
+            sweep = _Sweep(epoch, metrics.get("rmse", -float(epoch)), table, self.content.clone(), self.gram.clone())
             if best is None or sweep.loss < best.loss:
                 best = sweep
             if epoch >= self.config.epochs or epoch - best.epoch >= self.config.patience:
                 break
         assert best is not None  # `_sweeps` never ends by itself
         self.content.copy_(best.content)
+        self.gram.copy_(best.gram)
         return Fitted(best.table, FitReport(best.epoch, history))
 
     def _sweeps(self, problem: Problem, seed: int) -> Iterator[Factors]:
@@ -174,7 +195,11 @@ class Mf(Recommender):
             trust = counts / (counts + self.config.reg)
             self.content[:, 1:] = ridge(design, factors.items, trust, self.config.reg_content_factors)
         said, touched = design @ self.content, counts > 0
+        x = with_constant(factors.users)
+        popularity = torch.bincount(data.interactions.users, data.interactions.weights, data.n_users).to(x)
+        self.gram.copy_((x.T * popularity) @ x / popularity.sum())
         columns = {
+            "count": counts,
             "bias": factors.item_bias.where(touched, said[:, 0]),
             "factors": factors.items.where(touched[:, None], said[:, 1:]),
         }
@@ -189,3 +214,4 @@ class _Sweep:
     loss: float
     table: ItemTable
     content: Tensor
+    gram: Tensor

@@ -21,12 +21,14 @@ from models.recommender import (
     FitReport,
     Fitted,
     ItemContent,
+    ItemEvidence,
     ItemTable,
     Recommender,
     RecommenderConfig,
     Role,
     Scores,
 )
+from models.training.newcomers import learnt_bias
 from models.training.statistics import domain_means, item_counts, shrunken_item_biases
 
 
@@ -66,10 +68,19 @@ class Popularity(Recommender):
         return Scores(mean, self.domain_std[domain].expand_as(mean))
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        return {"bias": self.domain_mean.new_zeros(len(content))}
+        nothing = self.domain_mean.new_zeros(len(content))
+        return {"bias": nothing, "count": nothing}
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        """The mean over what the fit saw and what came since."""
+        at = rows[evidence.index]
+        residual = evidence.values - self.domain_mean[table.domain[at]] - table["bias"][at]
+        strength = table["count"][rows] + self.config.reg
+        return {"bias": learnt_bias(table["bias"][rows], strength, evidence, residual)}
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         means = domain_means(data)
+        counts = item_counts(data)
         bias = shrunken_item_biases(data, means, self.config.reg)
         seen = data.interactions
         domain = data.items.domain[seen.items]
@@ -78,5 +89,5 @@ class Popularity(Recommender):
         weight = torch.zeros_like(means).index_add_(0, domain, seen.weights)
         self.domain_mean.copy_(means)
         self.domain_std.copy_((total / weight.clamp(min=1)).sqrt().clamp(min=1e-3))
-        table = ItemTable({"bias": bias}, data.items.domain, item_counts(data) > 0)
+        table = ItemTable({"bias": bias, "count": counts}, data.items.domain, counts > 0)
         return Fitted(table.to(options.device), FitReport())

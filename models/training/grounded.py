@@ -8,7 +8,16 @@ from torch import Tensor
 
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
-from models.recommender import Columns, FitOptions, Fitted, ItemContent, ItemTable, Recommender, Scores
+from models.recommender import (
+    Columns,
+    FitOptions,
+    Fitted,
+    ItemContent,
+    ItemEvidence,
+    ItemTable,
+    Recommender,
+    Scores,
+)
 from models.training.biases import item_design
 from models.training.ground import Ground, base_table, prefixed
 from models.training.lessons import ContentRows, Lesson, LessonSettings, learn
@@ -56,6 +65,14 @@ class Grounded(Recommender):
         domains = torch.full((len(content),), domain, device=self.ground.unit.device)
         rows = self.content(item_design(content.features.to(self.ground.unit), domains, len(self.schema.domains)))
         return self.columns(rows) | prefixed(self.ground.base.embed_items(content, domain))
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        """What the base learns from the ratings less the moves; the row that lessons taught stays as it is."""
+        base, moves = self._parts(evidence.states, table, rows)
+        left = evidence.values - moves.gather(1, evidence.index[:, None])[:, 0]
+        return prefixed(
+            self.ground.base.learn_items(base_table(table), rows, replace(evidence, states=base, values=left))
+        )
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         with torch.random.fork_rng(devices=[]):

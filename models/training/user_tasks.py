@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
 from models.layers import MLP, with_constant
-from models.recommender import Columns, Evidence, FitOptions, ItemTable, Scores
+from models.recommender import Columns, Evidence, FitOptions, ItemEvidence, ItemTable, Scores
 from models.training.biases import Biases, item_design, residuals, units
 from models.training.episodes import Episode
 from models.training.factor_start import FactorStart, factor_start
 from models.training.heads import Head, RidgeHead
 from models.training.inner_loop import Support
 from models.training.learners import Everything, FastWeights, Learner, Predictor
+from models.training.newcomers import learnt_bias
 from models.training.statistics import item_counts
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class UserTasks(nn.Module):
     def adapt(self, evidence: Evidence, table: ItemTable) -> Tensor:
         """(B, S) adapted weights."""
         targets = residuals(evidence, table, self.mean, self.unit)
-        columns = {name: table[name][evidence.items] for name in table.columns if name != "bias"}
+        columns = {name: table[name][evidence.items] for name in table.columns if name not in ("bias", "count")}
         return self.learner.pack(self.inner_loop(evidence, targets, columns)[-1])
 
     def means(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Tensor:
@@ -115,10 +116,19 @@ class UserTasks(nn.Module):
             "bias": (design @ self.content_bias)[:, 0],
             "row": self.learner.embed(self.content_input(design)),
             "trust": self.content_log_trust.exp().expand(len(design)),
+            "count": design.new_zeros(len(design)),
         }
         if self.content_choice is not None:
             columns["choice"] = self.content_choice(design)
         return columns
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        """The bias, from what everything else leaves unexplained."""
+        at = rows[evidence.index]
+        expected = self.means(evidence.states, table, rows).gather(1, evidence.index[:, None])[:, 0]
+        residual = (evidence.values - expected) / self.unit[table.domain[at]]
+        strength = table["count"][rows] + self.config.reg_item
+        return {"bias": learnt_bias(table["bias"][rows], strength, evidence, residual)}
 
     def inner_loop(self, evidence: Evidence, targets: Tensor, columns: Columns) -> list[FastWeights]:
         """Fast weights after each inner step; `columns` (B, L, …) are those of the support's items."""
@@ -184,6 +194,7 @@ class UserPractice(nn.Module):
     """What training learns of each item, and what it knows beforehand; the table keeps what comes of it."""
 
     prior_bias: Tensor
+    count: Tensor
     design: Tensor
     trained: Tensor
     domain: Tensor
@@ -200,7 +211,8 @@ class UserPractice(nn.Module):
         self.log_trust = nn.Parameter(torch.zeros(n_items))  # (N,)
         self.register_buffer("prior_bias", (design @ biases.content)[:, 0])  # (N,)
         self.register_buffer("design", design)  # (N, F + D)
-        self.register_buffer("trained", item_counts(data) > 0)  # (N,)
+        self.register_buffer("count", item_counts(data))  # (N,)
+        self.register_buffer("trained", self.count > 0)  # (N,)
         self.register_buffer("domain", data.items.domain)  # (N,)
         self.register_buffer("attributes", data.user_attributes)  # (U, A)
 
@@ -228,7 +240,8 @@ class UserPractice(nn.Module):
 
     def table(self) -> ItemTable:
         """The item table as it stands."""
-        return ItemTable(self._columns(..., self.trained[:, None]), self.domain, self.trained)
+        columns = self._columns(..., self.trained[:, None])
+        return ItemTable({**columns, "count": self.count}, self.domain, self.trained)
 
     def loss(self, episode: Episode, done: float, generator: torch.Generator) -> Tensor:
         """Squared error of the queries after adaptation, in units; `done` is the share of training gone by."""

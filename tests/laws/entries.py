@@ -18,6 +18,8 @@ class Entry:
     learns_from_evidence: bool = True
     """Whether interactions of a user change their scores."""
     beats_popularity: bool = True
+    learns_items: bool = True
+    """Whether rows of items are learnt from their ratings while serving."""
     worlds: tuple[str, ...] = ("one", "two")
     """`one`: a single domain. `two`: two domains with scales of their own."""
     targets: tuple[int, ...] | None = None

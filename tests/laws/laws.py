@@ -3,19 +3,23 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from models import checkpoint
-from models.recommender import Evidence, FitOptions, Fitted, ItemTable, Recommender, Scores
+from models.recommender import Evidence, FitOptions, Fitted, ItemEvidence, ItemTable, Recommender, Scores
 from models.training.statistics import domain_means, shrunken_item_biases
 from tests.laws.entries import Entry
 from tests.laws.world import SUPPORT_SIZES, World
 
 TOLERANCE = 1e-5
 SEED = 3
+RATINGS_OF_AN_ITEM = (0, 1, 3, 10)
+DRAWS = 3
+"""Of raters of an item, disjoint, to take the mean over."""
 
 
 @dataclass(frozen=True)
@@ -229,6 +233,45 @@ def more_evidence_helps(case: Case) -> None:
             assert little < nothing * 1.02  # a few interactions may not help yet; they must not hurt
 
 
+def ratings_of_an_item_improve_it(case: Case) -> None:
+    """The more ratings an item that came after the fit is learnt from, the nearer its scores come to the truth, in the
+    mean over items; no ratings change nothing, and nor does their order."""
+    if case.recommender.kind == "preference":  # what a rating is worth is not on its scale
+        return
+    for target in case.targets:
+        new = _Newcomers.of(case, target)
+        if not case.entry.learns_items:
+            assert case.recommender.learn_items(new.table, new.rows, new.ratings(3)) == {}
+            continue
+        for name, column in case.recommender.learn_items(new.table, new.rows, new.ratings(0)).items():
+            _close(column, new.table[name][new.rows])
+        some = new.ratings(3)
+        shuffled = torch.randperm(len(some.index), generator=torch.Generator().manual_seed(0))
+        again = ItemEvidence(**{name: tensor[shuffled] for name, tensor in vars(some).items()})
+        for name, column in case.recommender.learn_items(new.table, new.rows, some).items():
+            _close(case.recommender.learn_items(new.table, new.rows, again)[name], column)
+        losses = [new.loss(n) for n in RATINGS_OF_AN_ITEM]
+        assert all(more < fewer for fewer, more in pairwise(losses)), losses
+
+
+def states_depend_on_what_was_rated(case: Case) -> None:
+    """A state reads no rows but those of the items in its evidence, so that learning others leaves it valid."""
+    evidence = case.world.evidence(case.world.held[:10], 3)
+    others = torch.ones(len(case.table), dtype=torch.bool).index_fill_(0, evidence.items[evidence.mask], False)
+    others[0] = False  # what padding points to
+    changed = {
+        name: column + others.view(-1, *[1] * (column.dim() - 1)) * torch.ones_like(column)
+        for name, column in case.table.columns.items()
+        if column.is_floating_point()
+    }
+    table = replace(case.table, columns=case.table.columns | changed)
+    if case.entry.learns_items and case.recommender.kind == "rating":
+        for target in case.targets:
+            _close(
+                case.recommender.adapt(evidence, table, target), case.recommender.adapt(evidence, case.table, target)
+            )
+
+
 LAWS: tuple[Callable[[Case], None], ...] = (
     batched_equals_single,
     padding_changes_nothing,
@@ -245,7 +288,67 @@ LAWS: tuple[Callable[[Case], None], ...] = (
     samples_follow_the_scores,
     better_than_popularity,
     more_evidence_helps,
+    ratings_of_an_item_improve_it,
+    states_depend_on_what_was_rated,
 )
+
+
+@dataclass(frozen=True)
+class _Newcomers:
+    """Items as they would be had they come after the fit: rows from their content, and what users rated them."""
+
+    case: Case
+    target: int
+    items: Tensor
+    """(n,) of the world."""
+    table: ItemTable
+    """The fitted one with the newcomers behind the others."""
+    rows: Tensor
+    """(n,) of the newcomers."""
+    raters: list[Tensor]
+    """For each item, rows of interactions with it."""
+
+    @classmethod
+    def of(cls, case: Case, target: int) -> "_Newcomers":
+        """Newcomers of a domain: all items with ratings enough."""
+        seen, items = case.world.training.interactions, case.world.data.items
+        rated = [(seen.items == i).nonzero().flatten() for i in range(len(items))]
+        enough = [
+            i
+            for i in range(len(items))
+            if len(rated[i]) >= DRAWS * max(RATINGS_OF_AN_ITEM) and items.domain[i] == target
+        ]
+        chosen = torch.tensor(enough)
+        table = case.table.appended(case.recommender.embed_items(items.content.rows(chosen), target), target)
+        rows = torch.arange(len(case.table), len(table))
+        return cls(case, target, chosen, table, rows, [rated[i] for i in enough])
+
+    def ratings(self, each: int, draw: int = 0) -> ItemEvidence:
+        """`each` ratings of each item, by users in the state that all their other interactions make."""
+        training = self.case.world.training
+        rows = torch.cat([rows[draw::DRAWS][:each] for rows in self.raters])
+        users = training.interactions.users[rows]
+        others = [
+            torch.tensor([r for r in range(int(training.offsets[u]), int(training.offsets[u + 1])) if r != rated])
+            for u, rated in zip(users.tolist(), rows.tolist(), strict=True)
+        ]
+        evidence = training.evidence_of(others, training.user_attributes[users])
+        return ItemEvidence(
+            index=torch.arange(len(self.items)).repeat_interleave(each),
+            states=self.case.recommender.adapt(evidence, self.table, self.target),
+            values=training.interactions.values[rows],
+            weights=training.interactions.weights[rows],
+        )
+
+    def loss(self, each: int) -> float:
+        """RMSE of what held-out people are said to think of the newcomers, to what they do think."""
+        world, squared = self.case.world, 0.0
+        for draw in range(DRAWS):
+            learnt = self.case.recommender.learn_items(self.table, self.rows, self.ratings(each, draw))
+            table = self.table.with_learnt(self.rows, learnt)
+            mean = answer(self.case, world.evidence(world.held, max(SUPPORT_SIZES)), self.target, table).mean
+            squared += float((mean[:, self.rows] - world.truth[world.held][:, self.items]).square().mean())
+        return (squared / DRAWS) ** 0.5
 
 
 def _loss(case: Case, per_domain: int, target: int) -> float:

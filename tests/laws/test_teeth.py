@@ -92,6 +92,25 @@ class RejectsNewItems(Bias):
         }
 
 
+class LearnsTheWrongWay(Bias):
+    def learn_items(self, table, rows, evidence):
+        learnt = super().learn_items(table, rows, evidence)
+        return {**learnt, "bias": 2 * table["bias"][rows] - learnt["bias"]}
+
+
+class LearnsFromTheLastRating(Bias):
+    def learn_items(self, table, rows, evidence):
+        last = {index: place for place, index in enumerate(evidence.index.tolist())}
+        kept = torch.tensor([*last.values()], dtype=torch.long)
+        some = {name: tensor[kept] for name, tensor in vars(evidence).items()}
+        return super().learn_items(table, rows, replace(evidence, **some))
+
+
+class ReadsTheWholeTable(Bias):
+    def adapt(self, evidence, table, target):
+        return super().adapt(evidence, table, target) + table["bias"].mean()
+
+
 @pytest.mark.parametrize(
     ("broken", "law"),
     [
@@ -106,6 +125,9 @@ class RejectsNewItems(Bias):
         (DrawsElsewhere, laws.samples_follow_the_scores),
         (MistakesGenerosity, laws.more_evidence_helps),
         (RejectsNewItems, laws.new_items_are_scored),
+        (LearnsTheWrongWay, laws.ratings_of_an_item_improve_it),
+        (LearnsFromTheLastRating, laws.ratings_of_an_item_improve_it),
+        (ReadsTheWholeTable, laws.states_depend_on_what_was_rated),
         (KeepsWeightsOutOfTheCheckpoint, laws.checkpoint_keeps_scores),
     ],
     ids=lambda value: value.__name__,

@@ -57,7 +57,8 @@ LAWFUL = [
 @cache
 def _case(mode: int) -> Case:
     settings = {"embedding_size": 8, "batch_size": 16, **LAWFUL[mode]}
-    return fit_case(Entry(settings=settings, uses_attributes=True), Maml, make_world(2))
+    learns_items = settings.get("task") != "item"
+    return fit_case(Entry(settings=settings, uses_attributes=True, learns_items=learns_items), Maml, make_world(2))
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
