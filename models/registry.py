@@ -4,6 +4,7 @@ from models.recommender import Recommender
 from models.recommenders.bayes import Bayes
 from models.recommenders.bias import Bias
 from models.recommenders.content import Content
+from models.recommenders.ease import Ease
 from models.recommenders.maml import Maml
 from models.recommenders.matching import Matching
 from models.recommenders.mecos import Mecos
@@ -14,5 +15,5 @@ from models.recommenders.prototypical import Prototypical
 
 RECOMMENDERS: dict[str, type[Recommender]] = {
     recommender.name: recommender
-    for recommender in (Popularity, Bias, Bayes, Mf, Content, Maml, Matching, Prototypical, Mecos, Metric)
+    for recommender in (Popularity, Bias, Bayes, Mf, Content, Maml, Matching, Prototypical, Mecos, Metric, Ease)
 }

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.recommender import FitOptions, FitReport, Fitted, ItemTable, Recommender
+from models.training.validation import loss
 
 WARM_UP = 0.1
 """Share of the training over which the learning rates rise."""
@@ -31,7 +32,7 @@ def outer_loop(
     The rates rise over the first batches: Adam's first steps are as long as its rate however small the gradient is, and
     would undo a good start.
 
-    With a validation, training ends `patience` epochs after the best error in ratings and the recommender is left as
+    With a validation, training ends `patience` epochs after the best figure and the recommender is left as
     it was then, beside the item table of that moment; without one all epochs are run. `parameters` are optimiser
     groups, of the recommender and of what else is learnt with it.
     """
@@ -43,12 +44,12 @@ def outer_loop(
     for epoch in range(epochs):
         recommender.train()
         total, batches = 0.0, 0
-        for loss in losses(epoch):
+        for batch_loss in losses(epoch):
             optimizer.zero_grad()
-            torch.autograd.backward(loss)
+            torch.autograd.backward(batch_loss)
             optimizer.step()
             schedule.step()
-            total, batches = total + float(loss.detach()), batches + 1
+            total, batches = total + float(batch_loss.detach()), batches + 1
         recommender.eval()
         with torch.no_grad():
             rows = table()
@@ -57,7 +58,8 @@ def outer_loop(
             metrics |= options.validation.measure(recommender, rows)
         history.append(metrics)
         options.progress("training", (epoch + 1) / epochs, metrics)
-        error = metrics.get("rmse", -float(epoch))  # unmeasured, the last epoch is the best
+        measured = loss(metrics)
+        error = -float(epoch) if measured is None else measured  # unmeasured, the last epoch is the best
         if error < best_error or best is None:
             weights = {name: tensor.clone() for name, tensor in recommender.state_dict().items()}
             best_error, best_epoch, best = error, epoch + 1, (weights, rows)

@@ -1,6 +1,8 @@
-"""Few-shot validation: how well a recommender answers for users it has not met, on k of their interactions."""
+"""Validation: how well a recommender answers for users it has not met, on k of their interactions, or on most of them
+where it only puts items in order."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -8,6 +10,7 @@ from torch import Tensor
 from models.datasets.dataset import Dataset
 from models.recommender import Evidence, ItemTable, Recommender
 from models.training.domains import Direction
+from models.training.rankings import FIGURE, Rankings, measure_rankings
 
 SUPPORT_SIZES = (0, 5, 20)
 TRANSFER_SIZES = (0, 1, 5)
@@ -35,6 +38,8 @@ class Validation:
     """Fixed tasks drawn from held-out users."""
 
     tasks: list[Task]
+    rankings: list[Rankings] = field(default_factory=list)
+    """What recommenders are asked whose scores are preferences."""
 
     @classmethod
     def draw(cls, data: Dataset, users: Tensor, seed: int, sizes: tuple[int, ...] = SUPPORT_SIZES) -> "Validation":
@@ -66,7 +71,7 @@ class Validation:
             for size in sizes:
                 support = data.evidence_of([rows[:size].sort().values for rows in supports], attributes)
                 tasks.append(Task(domain, size, support, query.items, query.values, query.mask))
-        return cls(tasks)
+        return cls(tasks, Rankings.draw(data, users, seed))
 
     @classmethod
     def draw_transfer(
@@ -109,10 +114,11 @@ class Validation:
     def measure(self, recommender: Recommender, table: ItemTable) -> dict[str, float]:
         """`rmse` and `mae` over all tasks, and `rmse@k` for each support size; predictions clipped to the scale.
 
-        A recommender whose scores are preferences has no error in ratings: the dict is empty.
+        A recommender whose scores are preferences has no error in ratings, but `ndcg@100` and recall of whole lists.
+        Nothing can be measured where there are no tasks: the dict is empty.
         """
         if recommender.kind != "rating":
-            return {}
+            return dict(measure_rankings(self.rankings, recommender, table))
         low, high = recommender.schema.scales()
         squared: dict[int, list[Tensor]] = {}
         absolute: list[Tensor] = []
@@ -133,3 +139,10 @@ class Validation:
         by_size = {f"rmse@{size}": float(torch.cat(parts).mean().sqrt()) for size, parts in sorted(squared.items())}
         everything = torch.cat([error for parts in squared.values() for error in parts])
         return {"rmse": float(everything.mean().sqrt()), "mae": float(torch.cat(absolute).mean()), **by_size}
+
+
+def loss(metrics: Mapping[str, float]) -> float | None:
+    """What a fit or a search makes small, of the metrics of a validation: RMSE or 1 - NDCG; None of no metrics."""
+    if FIGURE in metrics:
+        return 1 - metrics[FIGURE]
+    return metrics.get("rmse")

@@ -60,4 +60,14 @@ ENTRIES: dict[str, Entry] = {
         uses_attributes=True,
     ),
     "prototypical": Entry(settings={"embedding_size": 8, "epochs": 10, "batch_size": 16}, uses_attributes=True),
+    "ease": Entry(
+        settings={
+            "liked_above": 0.5,
+            "reg": 250.0,
+            "reg_constant": 150.0,
+            "user_discount": 0.0,
+            "content_weight": 0.0,
+            "place_size": 8,
+        }
+    ),
 }
