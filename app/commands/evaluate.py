@@ -26,7 +26,10 @@ CROSS_DOMAIN_DRAWS = 3
 def evaluate_command(
     data: Annotated[Path, typer.Option(help="Data set folder.")],
     protocol: Annotated[
-        str, typer.Option(help="kshot, melu, zeroshot, foldin, itemcold, time, loo, crossdomain, supportsize, served.")
+        str,
+        typer.Option(
+            help="kshot, melu, zeroshot, foldin, itemcold, time, loo, nextitem, crossdomain, supportsize, served."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to put the report into.")],
     recommenders: Annotated[

@@ -20,6 +20,7 @@ from models.recipes import Recipe
 COMPARED = {
     "rating": ("rmse", "mae", "ndcg@5"),
     "ranking": ("ndcg@10", "ndcg@100", "recall@20", "recall@50"),
+    "next_item": ("hit@10", "ndcg@10", "mrr"),
     "transfer": ("rmse", "mae", "ndcg@10", "list ndcg@10", "list recall@10"),
 }
 """Figures that get a difference to the baselines."""

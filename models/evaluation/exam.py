@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.datasets.dataset import Dataset
+from models.evaluation.results import BASELINES
 from models.recommender import Evidence
 from models.training.domains import Direction
 
@@ -31,6 +32,8 @@ class Group:
     """(B, Q) float32, what the users thought of it."""
     mask: Tensor
     """(B, Q) bool."""
+    candidates: Tensor | None = None
+    """(C,) int64, the items that rankings are made of; None: those of the exam."""
 
     def __len__(self) -> int:
         return len(self.users)
@@ -73,13 +76,20 @@ class Exam:
     training: Dataset
     """What recommenders learn from: the same users and items, fewer interactions."""
     groups: list[Group]
-    measure: Literal["rating", "ranking", "transfer"] = "rating"
+    measure: Literal["rating", "ranking", "next_item", "transfer"] = "rating"
     """`rating`: the query items are rated and ordered. `ranking`: the whole catalogue but the support is ordered.
-    `transfer`: both, in one domain."""
+    `next_item`: the same, one item being right. `transfer`: both, in one domain."""
     validation_users: Tensor | None = None
     """Users of `training` kept for selection, where the protocol names them; otherwise training draws some."""
+    baselines: tuple[str, ...] = BASELINES
+    """Whom every row is compared with."""
     direction: Direction | None = None
     """Where the questions are about users who are cold in one domain alone."""
+
+    @property
+    def ranks(self) -> bool:
+        """Whether all that is asked for is an order."""
+        return self.measure in {"ranking", "next_item"}
 
     @property
     def catalogue(self) -> Tensor:

@@ -43,7 +43,7 @@ Measured = Mapping[str, Totals]
 
 def measure(predictor: Predictor, exam: Exam, group: Group) -> Measured:
     """All figures of one group of questions."""
-    if exam.measure == "ranking":
+    if exam.ranks:
         return measure_rankings(predictor, exam, group)
     low, high = exam.data.schema.scales()
     scale = float(low[group.domain]), float(high[group.domain])
@@ -93,11 +93,12 @@ def measure_ratings(
 
 def measure_rankings(predictor: Predictor, exam: Exam, group: Group) -> Measured:
     """Lists of the whole catalogue without the support, held against the held-out items (relevance is binary)."""
-    catalogue = exam.catalogue.nonzero().flatten()  # (C,)
+    catalogue = exam.catalogue.nonzero().flatten() if group.candidates is None else group.candidates  # (C,)
     place = torch.full((exam.data.n_items,), -1)
     place[catalogue] = torch.arange(len(catalogue))
     ids = np.broadcast_to(catalogue.numpy(), (RANKING_BATCH, len(catalogue)))
     hits: list[Bools] = []
+    reciprocal: list[Floats] = []
     for index in torch.split(torch.arange(len(group)), RANKING_BATCH):
         part = group.rows(index)
         scores = predictor.scores(part.support, part.domain, catalogue).mean.cpu().double().numpy().copy()
@@ -110,16 +111,19 @@ def measure_rankings(predictor: Predictor, exam: Exam, group: Group) -> Measured
             row, column = mask.nonzero(as_tuple=True)
             at = place[items[row, column]]
             flags[row[at >= 0].numpy(), at[at >= 0].numpy()] = value
-        order = metrics.rank(scores, ids[: len(scores)], open_)[:, :DEEPEST]
-        hits.append(np.take_along_axis(wanted & open_, order, 1))
+        order = metrics.rank(scores, ids[: len(scores)], open_)
+        ranked = np.take_along_axis(wanted & open_, order, 1)
+        hits.append(ranked[:, :DEEPEST])
+        reciprocal.append(metrics.reciprocal_rank(ranked))
     found = np.concatenate(hits)  # (B, 100)
     n = group.mask.sum(1).numpy()
-    ideal = (np.arange(DEEPEST) < n[:, None]).astype(np.float64)
+    ideal = (np.arange(found.shape[1]) < n[:, None]).astype(np.float64)
     measured = {f"ndcg@{k}": _over_lists(metrics.ndcg_at(found.astype(np.float64), ideal, k)) for k in (10, 100)}
     measured |= {f"recall@{k}": _over_lists(metrics.recall_at(found, n, k, truncated=True)) for k in (10, 20, 50)}
     return measured | {
         "precision@10": _over_lists(metrics.precision_at(found, 10)),
         "hit@10": _over_lists(metrics.hit_at(found, 10)),
+        "mrr": _over_lists(np.concatenate(reciprocal)),
     }
 
 

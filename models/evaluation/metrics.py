@@ -88,6 +88,16 @@ def hit_at(ranked_relevant: Bools, k: int) -> Floats:
     return np.asarray(ranked_relevant[:, :k].any(1), dtype=np.float64)
 
 
+def reciprocal_rank(ranked_relevant: Bools) -> Floats:
+    """(B,) one over the place of the first relevant item, places counted from 1; 0 where there is none.
+
+    >>> reciprocal_rank(np.array([[False, True], [False, False]])).tolist()
+    [0.5, 0.0]
+    """
+    first: Floats = 1.0 / (1 + ranked_relevant.argmax(1))
+    return np.where(ranked_relevant.any(1), first, 0.0)
+
+
 def covered(errors: Floats, std: Floats, level: float) -> Floats:
     """1 where the central interval of a normal with this std holds the truth, else 0; its mean is the coverage.
 

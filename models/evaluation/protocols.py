@@ -7,6 +7,7 @@
     time         the past predicts the future
     loo          each user's last interaction, ranked among everything they have not met
     foldin       top-N for unseen users (strong generalisation, Liang et al., WWW 2018)
+    nextitem     what comes next, for users and items with one, three or five support sequences
     crossdomain  users who are cold in one domain and have a history in another
 
 `kshot`, `melu` and `zeroshot` use published draws where there are any for the data; `supportsize` and `served` put the
@@ -24,6 +25,7 @@ from models.datasets.dataset import Dataset
 from models.evaluation.crossdomain import BETAS, Crossing, cross
 from models.evaluation.draws import Draw, DrawsError, FixedDraws, draw_by_seed, draws_file, read_fixed
 from models.evaluation.exam import Exam, Group
+from models.evaluation.nextitem import next_item_exam
 from models.training.domains import Direction
 
 SHOTS = (0, 1, 3, 5, 10, 20, 50)
@@ -206,6 +208,11 @@ def foldin(data: Dataset, options: ProtocolOptions) -> Exam:
     return Exam("foldin", description, liked, training, [group], "ranking", validation)
 
 
+def nextitem(data: Dataset, options: ProtocolOptions) -> Exam:
+    """What cold users do next, and which cold item it was that people went on to."""
+    return next_item_exam(data, options.seed)
+
+
 def crossdomain(data: Dataset, options: ProtocolOptions) -> Exam:
     """One draw of users who are cold in the target, at one beta."""
     try:
@@ -223,6 +230,7 @@ PROTOCOLS: dict[str, Callable[[Dataset, ProtocolOptions], Exam]] = {
     "time": temporal,
     "loo": loo,
     "foldin": foldin,
+    "nextitem": nextitem,
     "crossdomain": crossdomain,
 }
 """Protocols that make an exam of a data set. `supportsize` and `served` are ways to sit the exam of `kshot`."""

@@ -123,6 +123,7 @@ def evaluate(
         command=plan.command,
         groups={group.label: (len(torch.unique(group.users)), len(group)) for group in exam.groups},
         rows=sitting.rows(),
+        baselines=exam.baselines,
         notes=[_blend_note(blend, seed) for seed, blend in sitting.blends.items()],
     )
     return Evaluation(report, _timings(plan, sitting.timings()), sitting.blends)

@@ -13,8 +13,9 @@ from models.evaluation.comparison import Entry, compare
 from models.evaluation.crossdomain import SourceBias, TargetOnly
 from models.evaluation.exam import Exam
 from models.evaluation.measure import measure
+from models.evaluation.nextitem import NEAREST, NearestToSupport
 from models.evaluation.predictors import BlendPredictor, Constant, MostPopular, Predictor, Random, TrainedPredictor
-from models.evaluation.results import BASELINES, Row, Timing
+from models.evaluation.results import Row, Timing
 from models.evaluation.yardsticks import PlainBias
 from models.recipes import Recipe
 from models.recommender import FitOptions, Progress, no_progress
@@ -68,14 +69,16 @@ class Sitting:
             self.add(MOST_POPULAR, MostPopular(training), 0)
             self.add(ITEM_MEAN, SourceBias(training, self.exam.direction, with_user=False), 0)
             self.add(SOURCE_BIAS, SourceBias(training, self.exam.direction), 0)
-        elif self.exam.measure == "ranking":
+        elif self.exam.ranks:
             self.add("popularity", MostPopular(training), 0)
+            if NEAREST in self.exam.baselines:
+                self.add(NEAREST, NearestToSupport(training), 0)
         elif len(training.schema.domains) == 1:
             self.add(PLAIN_BIAS, PlainBias(training), 0)
 
     def add_recipe(self, recipe: Recipe, seeds: Sequence[int]) -> None:
         """Train a recommender with each seed and put the questions to it."""
-        if recipe.name == "popularity" and self.exam.measure == "ranking":
+        if recipe.name == "popularity" and self.exam.ranks:
             return  # its row is the count of likes; a mean rating orders nothing where everything is liked
         for seed in seeds:
             trained = self._train(recipe, seed, held_out=False)
@@ -130,7 +133,7 @@ class Sitting:
 
     def rows(self) -> list[Row]:
         """All rows with their differences to the baselines, in the order in which they were added."""
-        return compare([(self.exam, self.entries)], BASELINES)
+        return compare([(self.exam, self.entries)], self.exam.baselines)
 
     def timings(self) -> dict[str, Timing]:
         """How long each row took to train and to score."""

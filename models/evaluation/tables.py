@@ -9,16 +9,19 @@ from models.evaluation.results import Cell, Report, Row, Timings
 
 HEADLINES = {
     "rating": ("rmse", "mae", "ndcg@5"),
+    "next_item": ("hit@10", "ndcg@10", "mrr"),
     "ranking": ("ndcg@100", "recall@20", "recall@50", "ndcg@10"),
     "transfer": ("rmse", "mae", "ndcg@10", "list ndcg@10", "list recall@10"),
 }
 COMPARED = {
     "rating": ("rmse",),
+    "next_item": ("hit@10", "ndcg@10"),
     "ranking": ("ndcg@100",),
     "transfer": ("rmse", "ndcg@10", "list ndcg@10"),
 }
 """Figures whose differences to the baselines are shown."""
-COLD_START = {
+COLD_START: dict[str, tuple[str, ...]] = {
+    "next_item": (),
     "rating": ("first success", "precision@5", "recall@5", "hit@5", "ndcg@5 (binary)"),
     "ranking": ("hit@10", "precision@10"),
     "transfer": ("first success", "list hit@10"),
@@ -28,6 +31,7 @@ NAMES = {
     "mae": "MAE",
     "mse": "MSE",
     "nll": "negative log-likelihood",
+    "mrr": "MRR",
     "first success": "first-recommendation success",
 }
 LOWER_IS_BETTER = {"rmse", "mae", "mse", "nll"}
@@ -51,7 +55,7 @@ def tables(report: Report) -> list[Table]:
     shown = [_headline(report, figure) for figure in HEADLINES[measure]]
     shown += [_differences(report, figure, b) for figure in COMPARED[measure] for b in report.baselines]
     shown += [_cold_start(report, figure) for figure in COLD_START[measure]]
-    if measure != "ranking":
+    if measure in {"rating", "transfer"}:
         shown += [_calibration(report), *(_by_group(report, f, c) for f, c in _CALIBRATION_BY_GROUP)]
     return [*[table for table in shown if table.rows], _questions(report), _settings(report)]
 

@@ -57,6 +57,11 @@ def test_precision_is_the_share_of_the_first_k_places() -> None:
     assert metrics.precision_at(HITS, 8).tolist() == [0.375, 0.125]  # empty places hold nothing relevant
 
 
+def test_the_reciprocal_rank_is_that_of_the_first_hit() -> None:
+    assert metrics.reciprocal_rank(HITS).tolist() == [1.0, 0.25]
+    assert metrics.reciprocal_rank(np.zeros((1, 3), dtype=np.bool_)).tolist() == [0.0]
+
+
 def test_recall_is_the_share_of_what_is_relevant() -> None:
     assert metrics.recall_at(HITS, np.array([4, 1]), 3).tolist() == [0.5, 0.0]
     assert metrics.recall_at(HITS, np.array([4, 1]), 2, truncated=True).tolist() == [0.5, 0.0]  # 1 of min(2, 4)
