@@ -32,6 +32,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "bad-request": ProblemType(400, "The request cannot be understood."),
     "not-found": ProblemType(404, "There is nothing here."),
     "unknown-item": ProblemType(404, "An item that nobody has added."),
+    "unknown-slate": ProblemType(404, "A slate that is not on record."),
     "method-not-allowed": ProblemType(405, "This address does not answer to that method."),
     "request-timeout": ProblemType(408, "The body did not arrive in time."),
     "event-id-conflict": ProblemType(409, "An event id that was stored before, with other content."),

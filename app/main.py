@@ -9,11 +9,12 @@ import torch
 from fastapi import FastAPI
 
 from app import __version__, errors
-from app.api import admin, catalogue, health, interactions, recommendations, users
+from app.api import admin, catalogue, exploration, health, interactions, recommendations, rewards, users
 from app.api.middleware import RequestLimits
 from app.api.problems import describe
 from app.services.deploy import Deployments
 from app.services.installation import Installation
+from app.services.upkeep import Upkeep
 from app.settings import Settings
 from app.telemetry import WORKER, configure_logging
 
@@ -33,9 +34,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         installation = await Installation.open(settings)
         app.state.installation = installation
         app.state.deployments = Deployments(installation)
+        upkeep = Upkeep(installation)
         try:
             await app.state.deployments.adopt()
             await installation.warm_up()
+            upkeep.start()
             log.info(
                 "ready",
                 address=f"http://{settings.host}:{settings.port}/docs",
@@ -44,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             )
             yield
         finally:
+            await upkeep.close()
             await installation.close()
             log.info("stopped")
 
@@ -56,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     errors.install(app)
     describe(app)
-    for module in (recommendations, interactions, catalogue, users, admin, health):
+    for module in (recommendations, interactions, rewards, catalogue, users, admin, exploration, health):
         app.include_router(module.router)
     app.add_middleware(RequestLimits, settings=settings)
     return app

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     """Database connections of one worker."""
     live_counts_seconds: float = Field(2.0, ge=0)
     """Age at which the live counts of a domain without checkpoints are read again."""
+    arms_seconds: float = Field(2.0, ge=0)
+    """Age at which policies read again what was shown and what came of it."""
+    slate_retention_days: float = Field(90.0, gt=0)
+    """Age at which slates leave the log, with their rewards. Arms keep what they say."""
+    upkeep_seconds: float = Field(5.0, gt=0)
+    """Pause between two looks for slates that are old, or whose places are due for the default reward."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log lines that are written."""
     log_format: Literal["auto", "json", "console"] = "auto"

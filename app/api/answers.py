@@ -48,8 +48,9 @@ class ScoredItem(Out):
     std: float | None
     """Standard deviation of that rating; null where no part has one."""
     propensity: float | None
-    """Probability that the policy put this item here; null where it is deterministic."""
+    """Probability that the policy put this item here, given the places before; null where it cannot be said."""
     explored: bool
+    """Whether the greedy slate would not have had it."""
     why: list[dict[str, Any]] | None = None
     """With `explain`: each part's own score."""
 
@@ -59,6 +60,11 @@ class ExplorationOut(Out):
 
     policy: str
     propensity_valid: bool
+    """Whether each item's propensity is known: never for a deterministic policy with nothing mixed in."""
+    seed: int | None = None
+    """What the choice was made with; absent where chance had no part in it."""
+    samples: int | None = None
+    """Draws behind the propensities where they are estimates."""
 
 
 class RecommendationResponse(Out):
@@ -101,6 +107,36 @@ class IngestResponse(Out):
 
     accepted: int
     duplicates: int
+
+
+class ArmOut(Out):
+    """An item as a policy knows it."""
+
+    item_id: str
+    policy: str
+    shows: int
+    """Places of slates that had it."""
+    judged: int
+    """Those of them with a reward, given or by default."""
+    reward: float
+    """Sum of these rewards."""
+
+
+class ArmsResponse(Out):
+    """A page of arms."""
+
+    arms: list[ArmOut]
+    next_cursor: str | None
+
+
+class ExplorationSettingsOut(Out):
+    """How a domain explores."""
+
+    domain: str
+    exploration: dict[str, Any]
+    """The policy with its settings, defaults filled in."""
+    reward_wait_seconds: float | None
+    default_reward: float
 
 
 class WrittenResponse(Out):

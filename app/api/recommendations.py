@@ -42,7 +42,7 @@ async def post_recommendations(
     else:
         who = Who(None, body.user.attributes, body.user.support, "/user/support")
     return json_response(
-        await recommend(here, body.domain, who, body.k, limits_of(body.filters), body.exploration.policy, body.explain)
+        await recommend(here, body.domain, who, body.k, limits_of(body.filters), body.exploration, body.explain)
     )
 
 
@@ -60,7 +60,7 @@ async def get_recommendations(
 ) -> Response:
     """The best k items for a stored user; somebody nobody has met is a newcomer, not an error."""
     who = Who(user_id=user_id)
-    return json_response(await recommend(here, domain, who, k, Limits(), "greedy", explain, domain_pointer="?domain"))
+    return json_response(await recommend(here, domain, who, k, Limits(), None, explain, domain_pointer="?domain"))
 
 
 @router.post(
@@ -85,7 +85,7 @@ async def post_cold_start(
     """The best k items for somebody who is not stored. The slate is logged, the evidence is not."""
     who = Who(None, body.attributes, body.support)
     return json_response(
-        await recommend(here, body.domain, who, body.k, limits_of(body.filters), body.exploration.policy, body.explain)
+        await recommend(here, body.domain, who, body.k, limits_of(body.filters), body.exploration, body.explain)
     )
 
 

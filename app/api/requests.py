@@ -1,10 +1,11 @@
 """Bodies of requests: strict types, no unknown fields."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, FiniteFloat, ValidationInfo, field_validator, model_validator
 
 from app.api.fields import Attributes, Body, Id, ItemAttributes, Time
+from app.engine.policies.settings import Exploration
 from models.datasets.schema import AttributeKind
 from models.recommender import Role
 
@@ -58,14 +59,8 @@ class Filters(Body):
     """Leave out what the user has already rated or used."""
 
 
-class Exploration(Body):
-    """How the slate is chosen from the scores."""
-
-    policy: Literal["greedy"] = "greedy"
-
-
 # Frozen, so that all requests may share them; pydantic would copy a plain default for each.
-_NO_FILTERS, _GREEDY = Filters(), Exploration()
+_NO_FILTERS = Filters()
 
 K = Annotated[int, Field(ge=1, le=MAX_K)]
 
@@ -78,7 +73,8 @@ class RecommendationRequest(Body):
     user: UserEvidence | None = None
     k: K = 10
     filters: Filters = Field(default_factory=lambda: _NO_FILTERS)
-    exploration: Exploration = Field(default_factory=lambda: _GREEDY)
+    exploration: Exploration | None = None
+    """Default: as the domain is set to."""
     explain: bool = False
 
     @model_validator(mode="after")
@@ -96,7 +92,8 @@ class ColdStartRequest(Body):
     support: Support = []
     k: K = 10
     filters: Filters = Field(default_factory=lambda: _NO_FILTERS)
-    exploration: Exploration = Field(default_factory=lambda: _GREEDY)
+    exploration: Exploration | None = None
+    """Default: as the domain is set to."""
     explain: bool = False
 
 
@@ -137,12 +134,39 @@ class InteractionsRequest(Body):
     interactions: Annotated[list[InteractionIn], Field(min_length=1, max_length=MAX_BATCH)]
 
 
+class RewardIn(Body):
+    """What came of an item that was shown."""
+
+    slate_id: Id
+    item_id: Id
+    value: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)]
+    """To the millionth; the policies expect 0 to 1. Several rewards of one place of a slate add up."""
+    event_id: Id | None = None
+    """Your own name of the reward: sending it again is then harmless."""
+
+
+class RewardsRequest(Body):
+    """A batch of rewards, stored whole or not at all."""
+
+    rewards: Annotated[list[RewardIn], Field(min_length=1, max_length=MAX_BATCH)]
+
+
+class ExplorationRequest(Body):
+    """How a domain explores, where a request does not say."""
+
+    domain: Id
+    exploration: Exploration
+    reward_wait_seconds: Annotated[FiniteFloat, Field(gt=0, le=31_536_000)] | None = None
+    """Time after which a place without a reward gets `default_reward`; null: never."""
+    default_reward: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] = 0.0
+
+
 class KindBody(Body):
     """What a kind of event is worth."""
 
     value: FiniteFloat
     weight: Annotated[FiniteFloat, Field(gt=0, le=1)] = 1.0
-    reward: FiniteFloat = 0.0
+    reward: Annotated[FiniteFloat, Field(ge=-1e6, le=1e6)] = 0.0
 
 
 class DomainBody(Body):

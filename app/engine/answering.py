@@ -8,6 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.engine.mixture import Mixture
+from app.engine.policies.choose import Plan, choose
+from app.engine.policies.slots import Choice
 from app.engine.serving import Part, ServedDomain
 from models.blend import mix
 from models.datasets.schema import Attributes
@@ -64,6 +67,8 @@ class Question:
     """Local indices to choose from; None: all."""
     states: Sequence[UserState | None] = ()
     """Cached states, one per part; empty: none are."""
+    plan: Plan | None = None
+    """How to explore; None: the best items, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,8 @@ class Answer:
     """On the domain's scale, clipped to it."""
     std: Floats | None
     parts: Sequence[PartAnswer] = field(default_factory=tuple)
+    choice: Choice | None = None
+    """How a policy chose the items; None where they are the best."""
 
 
 @torch.no_grad()
@@ -112,6 +119,14 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
     calibrations = [domain.calibration(p) for p in asked]
     ranking = mix([Scores(adapted[p].means) for p in asked], share, calibrations).mean  # (B, n)
     chosen = _choose(ranking, domain, questions)
+    choices: list[Choice | None] = [None] * len(questions)
+    if any(question.plan is not None for question in questions):
+        shares, of_asked = share.tolist(), [domain.parts[p] for p in asked]
+        mixtures = [
+            Mixture(of_asked, [adapted[p].states[b : b + 1] for p in asked], shares[b]) for b in range(len(questions))
+        ]
+        choices = _explore(ranking, domain, questions, chosen, mixtures)
+        chosen = [best if choice is None else choice.local for best, choice in zip(chosen, choices, strict=True)]
     # Only what was chosen is worth a standard deviation, which can cost more than all the means.
     index = _padded_index(chosen, device)  # (B, K)
     union, place = torch.unique(index, return_inverse=True)  # (U,), (B, K)
@@ -129,7 +144,7 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
             for p, weight in enumerate(weights[b])
         ]
         spread = None if std is None else std[b, :n] * np.float32(domain.std_scale(question.support_size))
-        answers.append(Answer(local, mean[b, :n], spread, parts))
+        answers.append(Answer(local, mean[b, :n], spread, parts, choices[b]))
     return answers
 
 
@@ -283,6 +298,17 @@ def _choose(mean: Tensor, domain: ServedDomain, questions: list[Question]) -> li
         ranked = [row[:n] for row, n in zip(top.indices.cpu().numpy(), counts, strict=True)]
     return [
         ranked[b][: question.k] if question.k or question.only is None else question.only
+        for b, question in enumerate(questions)
+    ]
+
+
+def _explore(
+    mean: Tensor, domain: ServedDomain, questions: list[Question], greedy: list[Indices], mixtures: list[Mixture]
+) -> list[Choice | None]:
+    """How each slate was chosen where the question has a plan for that."""
+    open_ = _closed(mean, domain, questions)
+    return [
+        choose(question.plan, open_[b], greedy[b], mixtures[b]) if question.plan is not None else None
         for b, question in enumerate(questions)
     ]
 

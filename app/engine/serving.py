@@ -103,14 +103,30 @@ class Part:
         return cls(role, served, served.domains[shelf.domain.name], None if whole else rows)
 
     @cached_property
-    def newcomer_means(self) -> Tensor:
-        """(1, n) expected ratings for somebody of whom nothing at all is known."""
+    def newcomer(self) -> Tensor:
+        """(1, S) state of somebody of whom nothing at all is known."""
         recommender, table = self.served.recommender, self.served.table
         nothing = torch.zeros(1, 0, device=table.domain.device)
         attributes = torch.zeros(1, recommender.schema.user_attributes.width, device=table.domain.device)
         evidence = Evidence(nothing.long(), nothing, nothing, nothing.long(), nothing.double(), attributes)
         with torch.no_grad():
-            return recommender.means(recommender.adapt(evidence, table, self.target), table, self.rows)
+            return recommender.adapt(evidence, table, self.target)
+
+    @cached_property
+    def newcomer_means(self) -> Tensor:
+        """(1, n) expected ratings for that newcomer."""
+        with torch.no_grad():
+            return self.served.recommender.means(self.newcomer, self.served.table, self.rows)
+
+    @cached_property
+    def has_posterior(self) -> bool:
+        """Whether the recommender says how sure it is of a taste."""
+        if not len(self.served.table):
+            return False
+        first = torch.zeros(1, dtype=torch.long, device=self.served.table.domain.device)
+        with torch.no_grad():
+            scores = self.served.recommender.score(self.newcomer, self.served.table, first)
+        return scores.taste_std is not None or scores.std is not None
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,12 @@ from typing import Any
 from app.engine.runtime import Snapshot
 from app.errors import Problem, invalid
 from app.services.evidence import check_time, check_value
+from app.services.exploration import micros
 from app.services.installation import Installation
 from app.storage import interactions
 from app.storage.errors import EventConflict
 from app.storage.records import Added, NewInteraction
+from models.datasets.schema import Domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +70,16 @@ def _checked(installation: Installation, snapshot: Snapshot, event: Posted, row:
         event_id=event.event_id,
         slate_id=event.slate_id,
         context=event.context,
+        reward_micros=None if event.slate_id is None else _reward(shelf.domain, event.kind, event.value),
     )
+
+
+def _reward(domain: Domain, kind: str, value: float | None) -> int | None:
+    """What an event is worth where it follows a shown item; a kind that the domain gives no reward is none.
+
+    A rating is worth its place on the scale, from 0 to 1.
+    """
+    if kind == "rating":
+        assert value is not None
+        return micros((value - domain.rating_min) / (domain.rating_max - domain.rating_min))
+    return micros(domain.kinds[kind].reward) or None

@@ -1,6 +1,6 @@
 """One worker's installation: settings, storage, cache and engine, put together and kept up to date.
 
-Every request begins with `fresh`: it reads the two revision counters (one query for all requests that arrive together)
+Every request begins with `fresh`: it reads the revision counters (one query for all requests that arrive together)
 and follows what changed, so that an interaction, an item or a reload that another worker has acknowledged is seen by
 the next request here.
 """
@@ -19,6 +19,7 @@ from app.engine.catalogue import CatalogueItem
 from app.engine.runtime import Runtime, Snapshot
 from app.engine.serving import Served
 from app.services.coalesce import Coalescer
+from app.services.exploration import Policies
 from app.settings import Settings
 from app.storage import catalogue, deployments, domains, revisions, slates
 from app.storage.database import Database
@@ -51,6 +52,8 @@ class Installation:
         self._change = asyncio.Lock()
         self._deploying = asyncio.Lock()
         self._deployments = -1
+        self.policies = Policies(self)
+        self._exploration = -1
         self._retry_at = math.inf
         self._reloading: asyncio.Task[None] | None = None
         self._counted_at: dict[str, float] = {}
@@ -108,6 +111,9 @@ class Installation:
             async with self._change:
                 if seen.catalogue > self.runtime.now.catalogue.revision:
                     await self._follow_catalogue()
+        if seen.exploration != self._exploration:
+            await self.policies.follow()
+            self._exploration = max(seen.exploration, self._exploration)
         due = seen.deployments != self._deployments or asyncio.get_running_loop().time() > self._retry_at
         if due and (self._reloading is None or self._reloading.done()):
             self._reloading = asyncio.create_task(self.follow_deployments())

@@ -9,6 +9,9 @@ import numpy as np
 
 from app.engine.answering import Answer, Indices, Question
 from app.engine.batching import QueueFull
+from app.engine.policies.choose import Plan, digest_of
+from app.engine.policies.settings import Exploration
+from app.engine.policies.slots import Choice
 from app.engine.runtime import Snapshot
 from app.engine.serving import ServedDomain
 from app.errors import Problem, invalid
@@ -51,20 +54,21 @@ async def recommend(
     who: Who,
     k: int,
     limits: Limits,
-    policy: str,
+    exploration: Exploration | None,
     explain: bool,
     *,
     domain_pointer: str = "/domain",
 ) -> dict[str, Any]:
     """A slate of up to k items with everything about how it came to be.
 
-    `domain_pointer` says where in the request the domain is named. Raises Problem: validation-error for an unknown
-    domain or a value off its scale, timestamp-out-of-range, overloaded.
+    `exploration` None: as the domain is set to. `domain_pointer` says where in the request the domain is named.
+    Raises Problem: validation-error for an unknown domain or a value off its scale, timestamp-out-of-range, overloaded.
     """
     snapshot, domain = await _domain(installation, domain_name, domain_pointer)
     gathered = await _gather(installation, snapshot, domain, who)
     blocked, only = await _allowed(installation, snapshot, domain, gathered, limits)
-    question = Question(domain, gathered.known, gathered.support_size, k, blocked, only, gathered.states)
+    plan = await installation.policies.plan(domain, exploration)
+    question = Question(domain, gathered.known, gathered.support_size, k, blocked, only, gathered.states, plan=plan)
     answer = await _ask(installation, question)
     await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
     now = time.time()
@@ -72,16 +76,24 @@ async def recommend(
     parts = _parts(domain, answer, gathered)
     items = domain.shelf.items
     local, mean = answer.local.tolist(), answer.mean.tolist()
-    shown = [ShownItem(items[i].key, items[i].item_id, score, None) for i, score in zip(local, mean, strict=True)]
+    choice = answer.choice
+    propensities: Sequence[float | None] = (choice and choice.propensities) or [None] * len(local)
+    explored = choice.explored if choice else [False] * len(local)
+    shown = [
+        ShownItem(items[i].key, items[i].item_id, score, propensity, new)
+        for i, score, propensity, new in zip(local, mean, propensities, explored, strict=True)
+    ]
+    wait = installation.policies.of(domain_name).reward_wait_seconds
     await installation.log_slate(
         NewSlate(
             slate_id=slate_id,
             user_key=gathered.user.key if gathered.user else None,
             domain_key=installation.domains[domain_name].key,
             created_at=now,
-            policy={"policy": policy},
+            policy=_policy(plan, choice) | {"catalogue": snapshot.catalogue.revision, "open": _open(blocked, only)},
             items=shown,
             parts=[{"role": p["role"], "digest": p["digest"], "weight": p["weight"]} for p in parts],
+            settle_at=None if wait is None else now + wait,
         )
     )
     stds = [None] * len(local) if answer.std is None else [round(s, 4) for s in answer.std.tolist()]
@@ -94,18 +106,41 @@ async def recommend(
                 "title": items[i].title,
                 "score": round(score, 4),
                 "std": std,
-                "propensity": None,
-                "explored": False,
+                "propensity": propensities[place],
+                "explored": explored[place],
                 "why": _why(domain, answer, place) if explain else None,
             }
             for place, (i, score, std) in enumerate(zip(local, mean, stds, strict=True))
         ],
         "parts": parts,
         "schedule": domain.schedule,
-        "exploration": {"policy": policy, "propensity_valid": False},
+        "exploration": _told(plan, choice),
         "ignored": gathered.ignored,
         "fallback": domain.fallback,
     }
+
+
+def _policy(plan: Plan | None, choice: Choice | None) -> dict[str, Any]:
+    """The policy of a slate with its settings and all that it takes to choose the same again, for the log."""
+    if plan is None or choice is None:
+        return {"policy": "greedy"}
+    return plan.settings.parameters() | choice.log
+
+
+def _open(blocked: Indices, only: Indices | None) -> str | None:
+    """What tells whether two slates of one catalogue revision were chosen from the same items; None: from all."""
+    if only is None and not len(blocked):
+        return None
+    return digest_of(np.unique(blocked)) + ("" if only is None else "+" + digest_of(only))
+
+
+def _told(plan: Plan | None, choice: Choice | None) -> dict[str, Any]:
+    """The policy of a slate, for the caller."""
+    if plan is None or choice is None:
+        return {"policy": "greedy", "propensity_valid": False}
+    log = choice.log
+    told = {"policy": plan.settings.policy, "propensity_valid": choice.propensities is not None, "seed": log["seed"]}
+    return told | {"samples": log["samples"]} if "samples" in log else told
 
 
 async def predict(installation: Installation, domain_name: str, who: Who, item_ids: Sequence[str]) -> dict[str, Any]:

@@ -1,0 +1,66 @@
+"""What the parts of a domain together believe about one user: what exploration works with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.engine.serving import Part
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The parts that were asked, with the user's states and the weights under which their scores make the order."""
+
+    parts: Sequence[Part]
+    states: Sequence[Tensor]
+    """(1, S) of each part."""
+    weights: Sequence[float]
+
+    @property
+    def has_posterior(self) -> bool:
+        """Whether any part that counts knows how sure it is."""
+        return any(part.has_posterior for part, _, _ in self._counted())
+
+    def spread(self, local: Indices) -> Floats | None:
+        """Standard deviation (m,) of the user's taste for some items; None where no part knows it.
+
+        Mixed linearly, as if the parts erred together, for they see the same evidence. Parts that do not know theirs
+        are taken to be as sure as the others.
+        """
+        total, known = torch.zeros(len(local)), 0.0
+        for part, state, weight in self._counted():
+            scores = part.served.recommender.score(state, part.served.table, self._rows(part, local))
+            std = scores.std if scores.taste_std is None else scores.taste_std
+            if std is not None:
+                total += weight * std[0].cpu()
+                known += weight
+        return (total * (sum(self.weights) / known)).numpy() if known else None
+
+    def sample(self, n: int, local: Indices, generator: torch.Generator) -> Floats:
+        """Joint draws (n, m): each part's own, mixed as its means are; a part without a posterior gives its mean."""
+        total = torch.zeros(n, len(local))
+        for part, state, weight in self._counted():
+            rows = self._rows(part, local)
+            drawn = part.served.recommender.sample(state, part.served.table, n, generator, rows)  # (n, 1, m)
+            total += weight * drawn[:, 0].cpu()
+        return total.numpy()
+
+    def state(self) -> tuple[str, Floats]:
+        """(digest, state (S,)) of the part that weighs most, the first of those that weigh the same."""
+        part, state, _ = max(self._counted(), key=lambda counted: counted[2])
+        return part.served.digest, state[0].float().cpu().numpy()
+
+    def _counted(self) -> list[tuple[Part, Tensor, float]]:
+        return [c for c in zip(self.parts, self.states, self.weights, strict=True) if c[2] > 0]
+
+    @staticmethod
+    def _rows(part: Part, local: Indices) -> Tensor:
+        index = torch.from_numpy(local).to(part.served.table.domain.device)
+        return index if part.rows is None else part.rows[index]

@@ -1,0 +1,1 @@
+"""Exploration: policies that turn scores, and how uncertain they are, into slates with propensities."""
