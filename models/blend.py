@@ -1,10 +1,11 @@
 """The blend: with what weights the parts of a domain are mixed, by how much is known of the user.
 
-Two schedules. `fixed_schedule` needs no data: content carries newcomers, the rest takes over as evidence comes in. A
-`Blend` is learnt on validation users (`models.evaluation.blend`) and lives in `blend.json` beside the checkpoints; it
-names the digests it was fitted on and says nothing about any other combination.
+Two mixtures of the same parts. Ratings to expect come from the parts that rate; a part in the role `ranking`, whose
+scores have no scale, may move them by a learnt slope. Lists are put in order by `ranking_weights`: all parts count.
 
-Parts whose scores are preferences (no scale) are brought onto the rating scale by a monotone affine map first.
+Two schedules. The fixed one needs no data: content carries newcomers, the rest takes over as evidence comes in. A
+`Blend` is learnt on validation users (`models.evaluation.blend`, `models.evaluation.ranking_blend`) and lives in
+`blend.json` beside the checkpoints; it names the digests it was fitted on and says nothing about any other combination.
 """
 
 import os
@@ -19,26 +20,26 @@ from torch import Tensor
 
 from models.recommender import Role, Scores
 
-FORMAT_VERSION = 1
 BUCKET_STARTS = (0, 1, 3, 5, 10, 20, 50)
 """Evidence buckets: 0, 1-2, 3-4, 5-9, 10-19, 20-49, 50 and more interactions."""
 NON_CONTENT: tuple[Role, ...] = ("adaptive", "transfer", "collaborative")
 """Who gets what content leaves, in the fixed schedule: the first of these that is there."""
+TIE_BREAK = 1e-6
+"""Weight of ratings in the fixed schedule of rankings: they order what the ranking part finds alike."""
 
 
 def fixed_schedule(roles: Sequence[Role], support_size: int) -> list[float]:
     """Weights of the parts with these roles, summing to 1, after `support_size` interactions.
 
     Content weighs 0.8 under 5 interactions, 0.5 from 5 to 19, 0.2 from 20 on; the rest goes to the adaptive part, else
-    transfer, else collaborative. Parts that share a role share its weight; the only role there is gets everything.
+    transfer, else collaborative. Parts that share a role share its weight; the only role there is gets everything. A
+    part in the role `ranking` predicts no rating and gets nothing.
 
     >>> fixed_schedule(["content", "collaborative", "adaptive"], 5)
     [0.5, 0.0, 0.5]
     >>> fixed_schedule(["collaborative"], 0)
     [1.0]
     """
-    if not roles:
-        return []
     content = 0.8 if support_size < 5 else 0.5 if support_size < 20 else 0.2
     other = next((role for role in NON_CONTENT if role in roles), None)
     if other is None:
@@ -50,13 +51,16 @@ def fixed_schedule(roles: Sequence[Role], support_size: int) -> list[float]:
     return [share.get(role, 0.0) / list(roles).count(role) for role in roles]
 
 
-class Calibration(BaseModel):
-    """rating = intercept + slope · score, for a part whose scores have no scale. Monotone: slope ≥ 0."""
+def fixed_ranking(roles: Sequence[Role], support_size: int) -> list[float]:
+    """Weights under which lists are put in order: those of the ratings, unless a part is there for just that.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    slope: float = Field(1.0, ge=0)
-    intercept: float = 0.0
+    >>> fixed_ranking(["content", "ranking"], 5)
+    [1e-06, 1.0]
+    """
+    weights = fixed_schedule(roles, support_size)
+    if "ranking" not in roles:
+        return weights
+    return [1.0 if role == "ranking" else TIE_BREAK * weight for role, weight in zip(roles, weights, strict=True)]
 
 
 class BlendPart(BaseModel):
@@ -68,8 +72,6 @@ class BlendPart(BaseModel):
     digest: str
     """The checkpoint's digest (sha256 of its digests.json)."""
     recommender: str
-    calibration: Calibration | None = None
-    """Only for parts of kind `preference`."""
 
 
 class Bucket(BaseModel):
@@ -79,7 +81,11 @@ class Bucket(BaseModel):
 
     min_support: int = Field(ge=0)
     weights: list[float]
-    """One per part, none negative, summing to 1."""
+    """One per part, none negative: shares of 1 where the part rates; rating points per point of a ranking part."""
+    centres: list[float] = []
+    """One per part, what its scores are counted from: 0 where it rates. Empty: all 0."""
+    ranking_weights: list[float] | None = None
+    """One per part, none negative; None: lists are ordered by the expected rating."""
     std_scale: float = Field(1.0, gt=0)
     """Factor on the mixed standard deviation that gives the mixture's own errors unit variance on validation."""
 
@@ -89,7 +95,7 @@ class Blend(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     domain: str
     parts: list[BlendPart] = Field(min_length=1)
     buckets: list[Bucket] = Field(min_length=1)
@@ -101,10 +107,14 @@ class Blend(BaseModel):
         if starts[0] != 0 or any(a >= b for a, b in pairwise(starts)):
             raise ValueError("buckets must start at 0 and ascend")
         for bucket in self.buckets:
-            if len(bucket.weights) != len(self.parts):
-                raise ValueError("a bucket needs one weight per part")
-            if any(not 0 <= weight <= 1 for weight in bucket.weights) or abs(sum(bucket.weights) - 1) > 1e-6:
-                raise ValueError("the weights of a bucket must be shares of 1")
+            lists = (bucket.weights, bucket.centres or bucket.weights, bucket.ranking_weights or bucket.weights)
+            if any(len(values) != len(self.parts) for values in lists):
+                raise ValueError("a bucket needs one weight and one centre per part")
+            if any(weight < 0 for weight in (*bucket.weights, *(bucket.ranking_weights or ()))):
+                raise ValueError("weights must not be negative")
+            shares = [w for w, part in zip(bucket.weights, self.parts, strict=True) if part.role != "ranking"]
+            if shares and abs(sum(shares) - 1) > 1e-6:
+                raise ValueError("the weights of a bucket's parts that rate must be shares of 1")
         return self
 
     def applies_to(self, digests: Mapping[Role, str]) -> bool:
@@ -114,14 +124,6 @@ class Blend(BaseModel):
     def bucket(self, support_size: int) -> Bucket:
         """The bucket that a user with `support_size` interactions falls into."""
         return next(bucket for bucket in reversed(self.buckets) if bucket.min_support <= support_size)
-
-    def weights(self, support_size: int) -> list[float]:
-        """Weights of the parts, in their order, summing to 1."""
-        return self.bucket(support_size).weights
-
-    def std_scale(self, support_size: int) -> float:
-        """Factor on the standard deviation that `mix` gives."""
-        return self.bucket(support_size).std_scale
 
     @classmethod
     def load(cls, path: Path) -> "Blend":
@@ -135,17 +137,17 @@ class Blend(BaseModel):
         os.replace(aside, path)
 
 
-def mix(scores: Sequence[Scores], weights: Tensor, calibrations: Sequence[Calibration | None] = ()) -> Scores:
-    """The mixture of the parts' scores, (B, N); `weights` is (B, P), one column per part, rows summing to 1.
+def mix(scores: Sequence[Scores], weights: Tensor, centres: Tensor | None = None) -> Scores:
+    """The mixture of the parts' scores, (B, N); `weights` and `centres` are (B, P), one column per part.
 
     Standard deviations are mixed linearly, which is exact when the parts err together (they see the same evidence, so
     they nearly do) and never too small otherwise. A part without one does not count in them.
     """
-    means = [part.mean for part in scores]
-    for p, calibration in enumerate(calibrations):
-        if calibration is not None:
-            means[p] = calibration.intercept + calibration.slope * means[p]
-    mean = sum((weights[:, p, None] * part for p, part in enumerate(means)), torch.zeros_like(means[0]))
+    mean = torch.zeros_like(scores[0].mean)
+    for p, part in enumerate(scores):
+        mean = mean + weights[:, p, None] * part.mean
+    if centres is not None:
+        mean = mean - (weights * centres).sum(1, keepdim=True)
     return Scores(mean, _mixed([s.std for s in scores], weights), _mixed([s.taste_std for s in scores], weights))
 
 

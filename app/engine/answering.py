@@ -67,6 +67,8 @@ class Question:
     """Local indices to choose from; None: all."""
     states: Sequence[UserState | None] = ()
     """Cached states, one per part; empty: none are."""
+    by_rating: bool = False
+    """Whether the list is ordered by the expected rating, even where a part is there for the order."""
     plan: Plan | None = None
     """How to explore; None: the best items, best first."""
 
@@ -76,8 +78,11 @@ class PartAnswer:
     """What one part contributed."""
 
     weight: float
+    """In the rating to expect."""
+    ranking_weight: float
+    """In the order of the list."""
     state: UserState | None
-    """None where its weight was 0 and it was not asked."""
+    """None where both weights were 0 and it was not asked."""
     mean: Floats | None
     """Its own score of each item of the answer."""
 
@@ -111,17 +116,24 @@ def answer(questions: Sequence[Question]) -> list[Answer]:
 def _answer_together(questions: list[Question]) -> list[Answer]:
     domain = questions[0].domain
     weights = [domain.weights(question.support_size) for question in questions]
-    asked = [p for p in range(len(domain.parts)) if any(row[p] > 0 for row in weights)]
+    orders = [
+        rating if question.by_rating else domain.ranking_weights(question.support_size)
+        for question, rating in zip(questions, weights, strict=True)
+    ]
+    asked = [p for p in range(len(domain.parts)) if any(row[p] > 0 for row in (*weights, *orders))]
     padded = _Padded.of(questions)
     adapted = {p: _adapt(domain.parts[p], domain, [_cached(q, p) for q in questions], padded) for p in asked}
     device = adapted[asked[0]].means.device
-    share = torch.tensor([[row[p] for p in asked] for row in weights], device=device)  # (B, P)
-    calibrations = [domain.calibration(p) for p in asked]
-    ranking = mix([Scores(adapted[p].means) for p in asked], share, calibrations).mean  # (B, n)
+    share, order = (
+        torch.tensor([[row[p] for p in asked] for row in rows], device=device) for rows in (weights, orders)
+    )
+    centres = [domain.centres(question.support_size) for question in questions]
+    centre = torch.tensor([[row[p] for p in asked] for row in centres], device=device)  # (B, P)
+    ranking = mix([Scores(adapted[p].means) for p in asked], order).mean  # (B, n)
     chosen = _choose(ranking, domain, questions)
     choices: list[Choice | None] = [None] * len(questions)
     if any(question.plan is not None for question in questions):
-        shares, of_asked = share.tolist(), [domain.parts[p] for p in asked]
+        shares, of_asked = order.tolist(), [domain.parts[p] for p in asked]
         mixtures = [
             Mixture(of_asked, [adapted[p].states[b : b + 1] for p in asked], shares[b]) for b in range(len(questions))
         ]
@@ -131,7 +143,7 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
     index = _padded_index(chosen, device)  # (B, K)
     union, place = torch.unique(index, return_inverse=True)  # (U,), (B, K)
     scores = [adapted[p].scores(domain.parts[p], union) for p in asked]
-    mixed = mix(scores, share, calibrations)
+    mixed = mix(scores, share, centre)
     low, high = domain.shelf.domain.rating_min, domain.shelf.domain.rating_max
     mean = mixed.mean.gather(1, place).clamp(low, high).cpu().numpy()
     std = None if mixed.std is None else mixed.std.gather(1, place).cpu().numpy()
@@ -140,8 +152,10 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
     for b, (question, local) in enumerate(zip(questions, chosen, strict=True)):
         n = len(local)
         parts = [
-            PartAnswer(weight, adapted[p].users[b], own[p][b, :n]) if weight > 0 else PartAnswer(0.0, None, None)
-            for p, weight in enumerate(weights[b])
+            PartAnswer(weight, order, adapted[p].users[b], own[p][b, :n])
+            if weight > 0 or order > 0
+            else PartAnswer(0.0, 0.0, None, None)
+            for p, (weight, order) in enumerate(zip(weights[b], orders[b], strict=True))
         ]
         spread = None if std is None else std[b, :n] * np.float32(domain.std_scale(question.support_size))
         answers.append(Answer(local, mean[b, :n], spread, parts, choices[b]))
@@ -308,7 +322,9 @@ def _explore(
     """How each slate was chosen where the question has a plan for that."""
     open_ = _closed(mean, domain, questions)
     return [
-        choose(question.plan, open_[b], greedy[b], mixtures[b]) if question.plan is not None else None
+        choose(question.plan, open_[b], greedy[b], mixtures[b], question.by_rating or not domain.has_ranking)
+        if question.plan is not None
+        else None
         for b, question in enumerate(questions)
     ]
 

@@ -96,7 +96,7 @@ class Runtime:
     ) -> ServedDomain:
         name = shelf.domain.name
         parts = tuple(Part.of(role, served[deployed[name, role]], shelf) for role in ROLES if (name, role) in deployed)
-        if parts:
+        if any(part.role != "ranking" for part in parts):
             return ServedDomain(shelf, catalogue, parts, self._blend(name, parts), None)
         counts = self._counts.get(name, np.zeros((0, 3)))
         padded = np.zeros((len(shelf.items), 3))
@@ -105,8 +105,8 @@ class Runtime:
         row_of = torch.full((len(catalogue.items),), -1, dtype=torch.long)
         row_of[torch.from_numpy(shelf.positions)] = torch.arange(len(shelf.items))
         built_in = Served("", "", recommender, table, row_of, {})
-        missing = "no checkpoint is deployed for this domain; the answer comes from content and live counts"
-        return ServedDomain(shelf, catalogue, (Part("content", built_in, 0, None),), None, missing)
+        missing = "no checkpoint that rates is deployed for this domain; ratings come from content and live counts"
+        return ServedDomain(shelf, catalogue, (Part("content", built_in, 0, None), *parts), None, missing)
 
     def _blend(self, domain: str, parts: Sequence[Part]) -> Blend | None:
         """The learnt blend beside the checkpoints that was fitted on exactly these parts, if there is one."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from app.engine.catalogue import Catalogue, Shelf
-from models.blend import Blend, Calibration, fixed_schedule
+from models.blend import Blend, fixed_ranking, fixed_schedule
 from models.checkpoint import Checkpoint
 from models.datasets.dataset import item_content
 from models.recommender import Evidence, ItemTable, Recommender, Role
@@ -146,20 +146,38 @@ class ServedDomain:
         """`learnt` or `fixed`."""
         return "learnt" if self.blend else "fixed"
 
+    @property
+    def has_ranking(self) -> bool:
+        """Whether lists are ordered by something else than the rating to expect."""
+        if self.blend is None:
+            return any(part.role == "ranking" for part in self.parts)
+        return any(bucket.ranking_weights is not None for bucket in self.blend.buckets)
+
     def weights(self, support_size: int) -> list[float]:
-        """Weights of the parts for a user with that many interactions, summing to 1."""
+        """Weights of the parts in ratings for a user with that many interactions; see `models.blend.Bucket`."""
         if self.blend is None:
             return fixed_schedule([part.role for part in self.parts], support_size)
-        learnt = self.blend.weights(support_size)
-        return [learnt[place] for place in self._places]
+        return self._in_order(self.blend.bucket(support_size).weights)
 
-    def calibration(self, part: int) -> Calibration | None:
-        """What brings the part's preferences onto the rating scale, where the blend has learnt it."""
-        return self.blend.parts[self._places[part]].calibration if self.blend else None
+    def ranking_weights(self, support_size: int) -> list[float]:
+        """Weights of the parts in the order of lists."""
+        if self.blend is None:
+            return fixed_ranking([part.role for part in self.parts], support_size)
+        bucket = self.blend.bucket(support_size)
+        return self._in_order(bucket.ranking_weights or bucket.weights)
+
+    def centres(self, support_size: int) -> list[float]:
+        """What the parts' scores are counted from in ratings."""
+        centres = self.blend.bucket(support_size).centres if self.blend else []
+        return self._in_order(centres) if centres else [0.0] * len(self.parts)
 
     def std_scale(self, support_size: int) -> float:
         """Factor on the mixed standard deviation."""
-        return self.blend.std_scale(support_size) if self.blend else 1.0
+        return self.blend.bucket(support_size).std_scale if self.blend else 1.0
+
+    def _in_order(self, values: Sequence[float]) -> list[float]:
+        """Values of the blend's parts, in the order of the parts here."""
+        return [values[place] for place in self._places]
 
     @cached_property
     def _places(self) -> list[int]:

@@ -68,6 +68,9 @@ class Deployments:
             served = await self._load(name)
             if domain not in served.domains:
                 raise Problem("checkpoint-incompatible", "The checkpoint was not trained on this domain.")
+            if served.recommender.kind == "preference" and where[1] != "ranking":
+                detail = "The checkpoint puts items in order and predicts no ratings: its only role is ranking."
+                raise Problem("checkpoint-incompatible", detail)
             await self._register(path)
             await self.installation.fresh()
             previous = self.installation.runtime.now.deployed.get(where)

@@ -67,19 +67,35 @@ class TrainedPredictor(Predictor):
 
 
 class BlendPredictor(Predictor):
-    """The learnt mixture of several, weighted by the evidence on each user: what the service answers."""
+    """The learnt mixture of several, weighted by the evidence on each user: the ratings that the service answers."""
 
     def __init__(self, blend: Blend, parts: Sequence[Predictor]) -> None:
         self.blend = blend
         self.parts = parts
 
     def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
-        sizes = support.mask.sum(1).tolist()
-        weights = torch.tensor([self.blend.weights(size) for size in sizes])  # (b, P)
-        scale = torch.tensor([self.blend.std_scale(size) for size in sizes])[:, None]
-        parts = [_on_cpu(part.scores(support, domain, positions)) for part in self.parts]
-        mixed = mix(parts, weights, [part.calibration for part in self.blend.parts])
+        buckets = [self.blend.bucket(size) for size in support.mask.sum(1).tolist()]
+        weights = torch.tensor([bucket.weights for bucket in buckets])  # (b, P)
+        centres = torch.tensor([bucket.centres or [0.0] * len(self.parts) for bucket in buckets])
+        scale = torch.tensor([bucket.std_scale for bucket in buckets])[:, None]
+        mixed = mix([_on_cpu(part.scores(support, domain, positions)) for part in self.parts], weights, centres)
         return Scores(mixed.mean, None if mixed.std is None else mixed.std * scale)
+
+
+class BlendRanking(Predictor):
+    """The same parts mixed for order: the lists that the service answers."""
+
+    rates = False
+
+    def __init__(self, blend: Blend, parts: Sequence[Predictor]) -> None:
+        self.blend = blend
+        self.parts = parts
+
+    def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
+        buckets = [self.blend.bucket(size) for size in support.mask.sum(1).tolist()]
+        weights = torch.tensor([bucket.ranking_weights or bucket.weights for bucket in buckets])
+        parts = [_on_cpu(part.scores(support, domain, positions)) for part in self.parts]
+        return Scores(mix([Scores(part.mean) for part in parts], weights).mean, kind="preference")
 
 
 class Constant(Predictor):

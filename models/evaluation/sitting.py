@@ -14,7 +14,15 @@ from models.evaluation.crossdomain import SourceBias, TargetOnly
 from models.evaluation.exam import Exam
 from models.evaluation.measure import measure
 from models.evaluation.nextitem import NEAREST, NearestToSupport
-from models.evaluation.predictors import BlendPredictor, Constant, MostPopular, Predictor, Random, TrainedPredictor
+from models.evaluation.predictors import (
+    BlendPredictor,
+    BlendRanking,
+    Constant,
+    MostPopular,
+    Predictor,
+    Random,
+    TrainedPredictor,
+)
 from models.evaluation.results import Row, Timing
 from models.evaluation.yardsticks import PlainBias
 from models.recipes import Recipe
@@ -116,7 +124,8 @@ class Sitting:
                 users = self.exam.training.split_users(VALIDATION_SHARE, seed)[1]
             blend = fit_blend(fitting, self.exam.training, users, self.exam.groups[0].domain, seed)
             self.blends[seed] = blend
-            self.add(BLEND, BlendPredictor(blend, answering), seed)
+            mixed = BlendRanking if self.exam.measure == "ranking" else BlendPredictor
+            self.add(BLEND, mixed(blend, answering), seed)
 
     def add(self, name: str, predictor: Predictor, seed: int) -> Entry:
         """Put all questions to a predictor; several seeds of one name make one row."""

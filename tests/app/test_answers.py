@@ -13,7 +13,7 @@ from app.engine.answering import Known, Question, answer
 from app.engine.batching import Batcher, QueueFull
 from app.engine.runtime import Runtime
 from app.engine.serving import ServedDomain
-from models.blend import Blend, BlendPart, Bucket, Calibration
+from models.blend import Blend, BlendPart, Bucket
 from tests.app.test_engine import BOOKS, FILMS, item, world_items
 from tests.laws.world import World
 
@@ -111,14 +111,12 @@ def learnt(digests: dict[str, str], domain: str = "films") -> Blend:
         domain=domain,
         parts=[
             BlendPart(role="collaborative", digest=digests["collaborative"], recommender="bayes"),
-            BlendPart(
-                role="content",
-                digest=digests["content"],
-                recommender="content",
-                calibration=Calibration(slope=0.5, intercept=1),
-            ),
+            BlendPart(role="content", digest=digests["content"], recommender="content"),
         ],
-        buckets=[Bucket(min_support=0, weights=[0.1, 0.9], std_scale=2), Bucket(min_support=5, weights=[0.7, 0.3])],
+        buckets=[
+            Bucket(min_support=0, weights=[0.1, 0.9], std_scale=2, ranking_weights=[3.0, 1.0]),
+            Bucket(min_support=5, weights=[0.7, 0.3]),
+        ],
     )
 
 
@@ -131,10 +129,25 @@ def test_a_learnt_blend_is_read_by_role(runtime: Runtime) -> None:
     assert with_blend.weights(0) == [0.9, 0.1]
     assert with_blend.weights(7) == [0.3, 0.7]
     assert (with_blend.std_scale(4), with_blend.std_scale(5)) == (2, 1)
-    calibration = with_blend.calibration(0)
-    assert calibration is not None
-    assert calibration.slope == 0.5
-    assert with_blend.calibration(1) is None
+    assert with_blend.has_ranking
+    assert with_blend.ranking_weights(0) == [1.0, 3.0]
+    assert with_blend.ranking_weights(7) == with_blend.weights(7)
+    assert with_blend.centres(0) == [0.0, 0.0]
+
+
+def test_lists_are_ordered_by_the_ranking_weights_unless_ratings_are_asked_for(runtime: Runtime) -> None:
+    domain = runtime.now.domains["films"]
+    digests = {part.role: part.served.digest for part in domain.parts}
+    with_blend = ServedDomain(domain.shelf, domain.catalogue, domain.parts, learnt(digests), None)
+    asked = replace(questions(runtime, 1)[0], domain=with_blend, support_size=0)
+    by_preference, by_rating = answer([asked, replace(asked, by_rating=True)])
+    for made, weights in ((by_preference, with_blend.ranking_weights(0)), (by_rating, with_blend.weights(0))):
+        order = sum(w * part.mean for w, part in zip(weights, made.parts, strict=True) if part.mean is not None)
+        assert (np.diff(order) <= 1e-5).all()
+        assert [part.ranking_weight for part in made.parts] == weights
+    for made in (by_preference, by_rating):  # whatever the order, a score is the rating to expect
+        mixed = sum(part.weight * part.mean for part in made.parts if part.mean is not None)
+        np.testing.assert_allclose(made.mean, np.clip(mixed, 1, 5), atol=1e-5)
 
 
 def test_a_blend_file_counts_for_its_digests_only(trained: Path, world: World, tmp_path: Path) -> None:

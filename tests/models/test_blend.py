@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from models.blend import Blend, BlendPart, Bucket, Calibration, fixed_schedule, mix
+from models.blend import Blend, BlendPart, Bucket, fixed_ranking, fixed_schedule, mix
 from models.recommender import Scores
 
 PARTS = [
@@ -31,12 +31,20 @@ def test_what_content_leaves_goes_to_adaptive_else_transfer_else_collaborative()
     assert fixed_schedule(["collaborative", "transfer"], 0) == [0.0, 1.0]
     assert fixed_schedule(["content"], 100) == [1.0]
     assert fixed_schedule([], 3) == []
+    assert fixed_schedule(["collaborative", "ranking"], 3) == [1.0, 0.0]
+    assert fixed_schedule(["ranking"], 3) == [0.0]
+
+
+def test_without_a_learnt_blend_the_ranking_part_orders_and_ratings_break_its_ties() -> None:
+    assert fixed_ranking(["content", "collaborative"], 30) == fixed_schedule(["content", "collaborative"], 30)
+    content, collaborative, ranking = fixed_ranking(["content", "collaborative", "ranking"], 30)
+    assert ranking == 1
+    assert 0 < content < collaborative < 1e-5
 
 
 def test_a_bucket_holds_until_the_next_begins() -> None:
-    assert BLEND.weights(0) == BLEND.weights(4) == [0.25, 0.75]
-    assert BLEND.weights(5) == BLEND.weights(10_000) == [0.9, 0.1]
-    assert (BLEND.std_scale(4), BLEND.std_scale(5)) == (1.0, 1.1)
+    assert BLEND.bucket(0) == BLEND.bucket(4) == BLEND.buckets[0]
+    assert BLEND.bucket(5) == BLEND.bucket(10_000) == BLEND.buckets[1]
 
 
 def test_a_saved_blend_reads_back_equal_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -52,6 +60,13 @@ def test_a_blend_speaks_only_for_the_checkpoints_it_was_fitted_on() -> None:
     assert not BLEND.applies_to({"collaborative": "aa", "content": "bb", "adaptive": "dd"})
 
 
+def test_a_ranking_part_has_a_slope_instead_of_a_share() -> None:
+    parts = [PARTS[0], BlendPart(role="ranking", digest="bb", recommender="ease")]
+    Blend(domain="movies", parts=parts, buckets=[Bucket(min_support=0, weights=[1.0, 7.0], centres=[0.0, 0.2])])
+    with pytest.raises(ValidationError):
+        Blend(domain="movies", parts=parts, buckets=[Bucket(min_support=0, weights=[0.5, 0.5])])
+
+
 @pytest.mark.parametrize(
     "buckets",
     [
@@ -60,6 +75,8 @@ def test_a_blend_speaks_only_for_the_checkpoints_it_was_fitted_on() -> None:
         [Bucket(min_support=0, weights=[0.5, 0.6])],
         [Bucket(min_support=0, weights=[-0.5, 1.5])],
         [Bucket(min_support=0, weights=[1.0])],
+        [Bucket(min_support=0, weights=[0.5, 0.5], centres=[0.0])],
+        [Bucket(min_support=0, weights=[0.5, 0.5], ranking_weights=[1.0, -1.0])],
     ],
 )
 def test_a_file_with_gaps_or_improper_weights_is_refused(buckets: list[Bucket]) -> None:
@@ -73,9 +90,9 @@ def test_the_mixture_is_the_weighted_mean_and_a_part_without_std_does_not_dilute
         Scores(torch.tensor([[2.0], [2.0]])),
         Scores(torch.tensor([[10.0], [10.0]]), kind="preference"),
     ]
-    weights = torch.tensor([[0.5, 0.25, 0.25], [0.0, 1.0, 0.0]])
-    mixed = mix(parts, weights, [None, None, Calibration(slope=0.1, intercept=2.0)])
-    torch.testing.assert_close(mixed.mean, torch.tensor([[3.25], [2.0]]))
+    weights = torch.tensor([[0.5, 0.5, 0.1], [0.0, 1.0, 0.0]])
+    mixed = mix(parts, weights, torch.tensor([[0.0, 0.0, 5.0], [0.0, 0.0, 5.0]]))
+    torch.testing.assert_close(mixed.mean, torch.tensor([[3.5], [2.0]]))
     assert mixed.std is not None
     torch.testing.assert_close(mixed.std, torch.tensor([[1.0], [1.0]]))
     assert mixed.taste_std is None

@@ -17,6 +17,7 @@ from models.evaluation.exam import Exam, Group
 from models.evaluation.measure import measure
 from models.evaluation.predictors import Constant, MostPopular, Predictor
 from models.evaluation.protocols import PROTOCOLS, ProtocolOptions
+from models.evaluation.ranking_blend import fit_ranking
 from models.evaluation.run import EvaluationError, Plan, evaluate, trained_for
 from models.evaluation.served import ServedError, ServedPredictor, question_body
 from models.evaluation.sitting import Sitting
@@ -124,11 +125,17 @@ def test_a_row_of_several_seeds_is_their_mean_and_its_differences_pair_the_same_
     assert difference.low <= difference.difference <= difference.high
 
 
+def stack_of(predictions: np.ndarray, ratings: np.ndarray) -> Stack:
+    users, nothing = np.arange(len(ratings)), np.full_like(predictions, np.nan)
+    return Stack(users, predictions, nothing, ratings, np.zeros(predictions.shape[1]))
+
+
 def test_weights_are_the_convex_least_squares() -> None:
     random = np.random.default_rng(0)
     truth = random.normal(3.5, 1, size=4000)
     parts = np.stack([truth + random.normal(0, 1, 4000), truth + random.normal(0, 2, 4000)], 1)
-    (weights,) = stacked_weights([Stack(np.arange(4000), parts, np.full_like(parts, np.nan), truth)], 0.0)
+    both = np.array([True, True])
+    (weights,) = stacked_weights([stack_of(parts, truth)], both, 0.0)
     assert weights.sum() == pytest.approx(1.0)
     assert weights == pytest.approx([0.8, 0.2], abs=0.02)  # inverse variances 1 and 1/4
 
@@ -136,29 +143,47 @@ def test_weights_are_the_convex_least_squares() -> None:
 def test_a_part_that_only_harms_gets_nothing_and_an_empty_bucket_takes_its_neighbours_weights() -> None:
     truth = np.random.default_rng(1).normal(3.5, 1, size=500)
     parts = np.stack([truth, np.full(500, 9.0) - truth], 1)
-    full = Stack(np.arange(500), parts, np.full_like(parts, np.nan), truth)
-    empty = Stack(np.zeros(0, dtype=np.int64), np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0))
-    for weights in stacked_weights([empty, full, empty], 0.0):
+    full, empty = stack_of(parts, truth), stack_of(np.zeros((0, 2)), np.zeros(0))
+    for weights in stacked_weights([empty, full, empty], np.array([True, True]), 0.0):
         assert weights == pytest.approx([1.0, 0.0], abs=1e-3)
 
 
-def test_a_learnt_blend_calibrates_preferences_and_scales_its_std(cinema: Dataset) -> None:
+def test_a_preference_moves_ratings_by_its_slope_and_takes_no_share() -> None:
+    random = np.random.default_rng(2)
+    rating, preference = random.normal(3.5, 1, size=2000), random.normal(0, 1, size=2000)
+    stacks = [stack_of(np.stack([rating, preference], 1), rating + 0.3 * preference)]
+    (weights,) = stacked_weights(stacks, np.array([True, False]), 0.0)
+    assert weights == pytest.approx([1.0, 0.3], abs=1e-3)
+
+
+def test_a_learnt_blend_brings_preferences_onto_the_scale_and_scales_its_std(cinema: Dataset) -> None:
     seen = cinema.interactions
     totals = torch.zeros(cinema.n_items).index_add_(0, seen.items, seen.values)
     means = totals / torch.bincount(seen.items, minlength=cinema.n_items)
-    good, preference = Fixed(means.tolist(), std=0.1), Fixed((100 * means).tolist())
-    preference.rates = False
+    flat, preference = Fixed([float(seen.values.mean())] * cinema.n_items, std=0.1), Fixed((100 * means).tolist())
     parts = [
-        (BlendPart(role="collaborative", digest="a", recommender="good"), good),
-        (BlendPart(role="content", digest="b", recommender="preference"), preference),
+        (BlendPart(role="collaborative", digest="a", recommender="flat"), flat),
+        (BlendPart(role="ranking", digest="b", recommender="preference"), preference),
     ]
     blend = fit_blend(parts, cinema, torch.arange(30), 0, seed=0)
     assert [bucket.min_support for bucket in blend.buckets] == [0, 1, 3, 5, 10, 20, 50]
-    assert blend.parts[0].calibration is None
-    assert blend.parts[1].calibration is not None
-    assert blend.parts[1].calibration.slope == pytest.approx(0.01, rel=0.3)
-    assert blend.std_scale(0) > 2  # a std of 0.1 promised far too much
+    for bucket in blend.buckets:
+        assert bucket.weights == pytest.approx([1.0, 0.01], rel=0.3)
+        assert bucket.centres == pytest.approx([0.0, 100 * float(seen.values.mean())], rel=0.1)
+        assert bucket.std_scale > 2  # a std of 0.1 promised far too much
     assert blend == fit_blend(parts, cinema, torch.arange(30), 0, seed=0)
+
+
+def test_lists_are_ordered_by_what_tells_what_is_liked_next(cinema: Dataset) -> None:
+    """A part that knows how often an item is liked gets the weight; one that orders at random gets none."""
+    seen = cinema.interactions
+    liked = torch.bincount(seen.items[seen.values > 3.5], minlength=cinema.n_items).float()
+    knows = Fixed((liked + 1).log().tolist())
+    guesses = Fixed(torch.randperm(cinema.n_items, generator=torch.Generator().manual_seed(1)).float().tolist())
+    for weights in fit_ranking([knows, guesses], cinema, torch.arange(30), 0, [(0,), (1, 3)], seed=0):
+        assert weights is not None
+        assert weights[0] == pytest.approx(1.0, abs=0.35)  # a softmax of log frequencies is the frequencies
+        assert weights[1] < 0.02
 
 
 def service(asked: list[dict[str, Any]]) -> Any:
