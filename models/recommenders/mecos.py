@@ -33,6 +33,7 @@ from models.recommender import (
     FitOptions,
     Fitted,
     ItemContent,
+    ItemEvidence,
     ItemTable,
     Recommender,
     Role,
@@ -52,10 +53,8 @@ class MecosConfig(LessonSettings):
     """What predicts first (`rating`)."""
     n_folds: int = Field(2, ge=1)
     """Parts of the users that practise with a base that has learnt from the others; 1: the base that serves."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Of Adam, for the network."""
-    warm_learning_rate: float = Field(3e-5, gt=0)
-    """The same for item rows."""
+    warm_learning_rate: float = Field(1e-4, gt=0)
+    """Of Adam, for item rows; `learning_rate` is for the network."""
     hidden_size: int = Field(64, ge=1)
     """Width of the LSTM and of the attention over it."""
     steps: int = Field(3, ge=0)
@@ -103,6 +102,9 @@ class Mecos(Recommender):
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
         return self.tasks.embed_items(content, domain)
+
+    def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
+        return self.tasks.learn_items(table, rows, evidence)
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         return self.tasks.fit(data, options)
