@@ -1,6 +1,7 @@
 """Name → recommender, one dict: what `warmstart train NAME` knows and what the laws run over."""
 
 from models.recommender import Recommender
+from models.recommenders.attributes import Attributes
 from models.recommenders.bayes import Bayes
 from models.recommenders.bias import Bias
 from models.recommenders.content import Content
@@ -15,5 +16,18 @@ from models.recommenders.prototypical import Prototypical
 
 RECOMMENDERS: dict[str, type[Recommender]] = {
     recommender.name: recommender
-    for recommender in (Popularity, Bias, Bayes, Mf, Content, Maml, Matching, Prototypical, Mecos, Metric, Ease)
+    for recommender in (
+        Popularity,
+        Bias,
+        Bayes,
+        Mf,
+        Content,
+        Attributes,
+        Maml,
+        Matching,
+        Prototypical,
+        Mecos,
+        Metric,
+        Ease,
+    )
 }

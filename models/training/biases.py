@@ -7,10 +7,12 @@
 in units of a five-point scale, so that a user's bias means the same in every domain. x_i are the item's features and
 its domain, y_u the user's attributes and a constant. Fitted by alternating closed forms: each bias is the posterior
 mean given the others (a shrunken mean), B and C are ridge regressions of the biases, each weighted by its reliability
-n / (n + reg). With B = C = 0 these are the regularised biases of Koren, "Factor in the Neighbors" (TKDD 2010), 2.1.
+n / (n + reg), or B by n. With B = C = 0 these are the regularised biases of Koren, "Factor in the Neighbors" (TKDD
+2010), 2.1.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +36,9 @@ class BiasSettings(RecommenderConfig):
     """Ratings' worth of belief in the prior mean of a user's bias."""
     reg_content: float = Field(5.0, gt=0)
     """Ridge penalty of the regression of item biases on content, in items."""
+    content_weighting: Literal["items", "ratings"] = "items"
+    """What counts alike in that regression: items, where their ratings tell it; or ratings. People are asked about what
+    people rate, so `ratings` errs less where nothing but content is known, and wants a penalty ten times larger."""
     content_prior: bool = True
     """Whether content is the prior mean of an item's bias; otherwise it is zero, and new items are average."""
     attribute_prior: bool = False
@@ -93,18 +98,16 @@ def fit_biases(data: Dataset, settings: BiasSettings) -> Biases:
     y = user_design(data.user_attributes)
     n_item = item_counts(data)
     n_user = torch.zeros(data.n_users).index_add_(0, seen.users, seen.weights)
+    reliability = n_item / (n_item + settings.reg_item)
+    if settings.content_weighting == "ratings":
+        reliability = n_item / n_item[n_item > 0].mean()
 
     item, user = torch.zeros(data.n_items), torch.zeros(data.n_users)
     content, attributes = torch.zeros(x.shape[1], 1), torch.zeros(y.shape[1], 1)
     for _ in range(SWEEPS):
         total = torch.zeros_like(item).index_add_(0, seen.items, seen.weights * (rating - user[seen.users]))
         if settings.content_prior:
-            content = ridge(
-                x,
-                (total / n_item.clamp(min=1e-9))[:, None],
-                n_item / (n_item + settings.reg_item),
-                settings.reg_content,
-            )
+            content = ridge(x, (total / n_item.clamp(min=1e-9))[:, None], reliability, settings.reg_content)
         item = (total + settings.reg_item * (x @ content)[:, 0]) / (n_item + settings.reg_item)
         total = torch.zeros_like(user).index_add_(0, seen.users, seen.weights * (rating - item[seen.items]))
         if settings.attribute_prior:

@@ -30,6 +30,7 @@ ENTRIES: dict[str, Entry] = {
     "popularity": Entry(learns_from_evidence=False, beats_popularity=False),
     "bias": Entry(),
     "content": Entry(settings={"text_size": 4, "n_hashes": 256}, uses_attributes=True),
+    "attributes": Entry(settings={"reg_content": 10.0, "embedding_size": 4}, uses_attributes=True),
     "mf": Entry(settings={"n_factors": 3, "reg": 4.0}),
     "maml": Entry(uses_attributes=True),
     "bayes": Entry(settings={"n_factors": 3, "iterations": 20}, uses_attributes=True),

@@ -34,6 +34,7 @@ VALIDATION_RMSE = {
     "bayes": 0.9651,
     "mf": 0.9825,
     "content": 0.9927,
+    "attributes": 0.9907,
     "maml": 0.9642,
     "matching": 0.9651,
     "prototypical": 0.9765,
