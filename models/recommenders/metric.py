@@ -49,17 +49,15 @@ class MetricConfig(LessonSettings):
     """What predicts first."""
     n_folds: int = Field(2, ge=1)
     """Parts of the users that practise with a base that has learnt from the others; 1: the base that serves."""
-    learning_rate: float = Field(1e-3, gt=0)
-    """Of Adam, for the network."""
     warm_learning_rate: float = Field(3e-5, gt=0)
-    """The same for item rows; the entries of f are small, and large steps would undo them."""
+    """Of Adam, for item rows; the entries of f are small, and large steps would undo them."""
     n_relations: int = Field(4, ge=1)
     """H, rectified relations."""
     relation_size: int = Field(16, ge=1)
     """Width of q and k of each."""
     steps: int = Field(1, ge=0)
     """Gradient steps on the support; none: the metric is everybody's."""
-    inner_learning_rate: float = Field(0.1, gt=0)
+    inner_learning_rate: float = Field(0.03, gt=0)
     """Inner rates before training, which learns one for each entry of theta (Meta-SGD)."""
     inner_reg: float = Field(10.0, ge=0)
     """Ratings' worth of belief in everybody's metric."""
