@@ -44,8 +44,9 @@ format: .venv/.developer ## put code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/.developer ## speed of adaptation and of answers over HTTP, as ratios
+bench: .venv/.developer ## speed of adaptation, of policies and of answers over HTTP
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.adaptation
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.policies
 	$(BIN)/python -m benchmarks.serving
 
 evaluate: .venv/.developer ## the short evaluation: every recommender on MovieLens-100K

@@ -152,15 +152,15 @@ class Bayes(Recommender):
     ) -> Tensor:
         rows = slice(None) if positions is None else positions
         user, root, next_choice = self._unpacked(states)
-        mean = table["mean"][rows]  # (N, P)
-        factor = torch.linalg.cholesky(unpack(table["covariance"][rows], self.size))
-        user_noise = torch.randn((n, *user.shape), generator=generator, device=generator.device).to(user)
-        item_noise = torch.randn((n, *mean.shape), generator=generator, device=generator.device).to(mean)
-        tastes = user + torch.einsum("bpq,nbp->nbq", root, user_noise)  # (n, B, P)
-        moves = torch.einsum("ipq,niq->nip", factor, item_noise)  # (n, N, P): the same for all users of a draw
-        level = tastes[..., :1] * self.loading[table.domain[rows]]  # (n, B, N)
-        taste = tastes[..., 1:] @ (mean + moves)[..., 1:].mT
-        return self._offset(table, rows, root.mT @ root, next_choice) + moves[:, None, :, 0] + level + taste
+        noise = torch.randn((n, *user.shape), generator=generator, device=generator.device).to(user)
+        tastes = user + torch.einsum("bpq,nbp->nbq", root, noise)  # (n, B, P)
+        expected = tastes @ self._loadings(table, rows).T  # (n, B, N)
+        # Under one taste what is not known of an item is one number, N(0, x' S x), independent of the other items'.
+        moments = pack_dual(self._item_moments(tastes.flatten(0, 1)))  # (n B, packed)
+        doubt = (moments @ table["covariance"][rows].T).clamp_(min=0).sqrt_().view_as(expected)
+        noise = torch.randn(expected.shape, generator=generator, device=generator.device).to(user)
+        offset = self._offset(table, rows, root.mT @ root, next_choice)
+        return offset + expected + doubt.mul_(noise)
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
         features = content.features.to(self.domain_mean)

@@ -110,10 +110,12 @@ def choose(plan: Plan, mean: Tensor, greedy: Indices, taste: Taste, rates: bool 
     `rates`: whether the scores are ratings; else they lie between the lowest and the highest of them. The same seed,
     scores and arms give the same slate.
     """
-    scores = mean.cpu().numpy()
-    scale = plan.scale if rates or not len(greedy) else _range(scores)
-    generator = np.random.default_rng(plan.seed)
     log: dict[str, Any] = {"seed": plan.seed}
+    if not len(greedy):  # nothing is open
+        return Choice(greedy, [], [], log)
+    scores = mean.cpu().numpy()
+    scale = plan.scale if rates else _range(scores)
+    generator = np.random.default_rng(plan.seed)
     situation = _Situation(plan, scores, greedy, taste, generator, log, scale)
     base = _BASES[plan.settings.policy](situation)
     return slots.fill(base, len(greedy), plan.settings.mixed_in, scores > -np.inf, greedy, generator, log)

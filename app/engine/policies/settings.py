@@ -42,7 +42,7 @@ class Exploration(BaseModel):
     """Of `thompson`: how many rewards the recommender's score counts for, where it has no posterior."""
     samples: Annotated[int, Field(ge=0, le=10_000)] = 100
     """Draws by which propensities are estimated (`thompson`, `lin_thompson`); 0 leaves them out."""
-    candidates: Annotated[int, Field(ge=1, le=100_000)] = 500
+    candidates: Annotated[int, Field(ge=1, le=100_000)] = 256
     """Items among which the policy chooses at most: half are those with the best scores, half those with the best
     scores once a bonus for having been shown little is added."""
 

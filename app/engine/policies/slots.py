@@ -136,11 +136,9 @@ class Drawn:
 
 
 def _best(draws: NDArray[np.float32], k: int) -> Indices:
-    """Columns of the k largest of each row, the largest first."""
-    k = min(k, draws.shape[1])
-    if not len(draws) or not k:
-        return np.empty((len(draws), 0), np.int64)
-    some = np.argpartition(draws, -k, axis=1)[:, -k:] if k < draws.shape[1] else np.tile(np.arange(k), (len(draws), 1))
+    """Columns of the k largest of each row, the largest first; draws is (n, m), k ≤ m."""
+    n, m = draws.shape
+    some = np.argpartition(draws, -k, axis=1)[:, -k:] if k < m else np.tile(np.arange(m), (n, 1))
     order = np.argsort(-np.take_along_axis(draws, some, axis=1), axis=1, kind="stable")
     return np.take_along_axis(some, order, axis=1)
 
