@@ -81,6 +81,8 @@ class Mecos(Recommender):
             SequenceRatings(config, schema) if config.objective == "rating" else NextItems(config, schema)
         )
         self.kind = self.tasks.kind
+        if self.kind == "preference":
+            self.role = "ranking"  # type: ignore[misc]  # of this configuration
 
     @property
     def state_size(self) -> int:

@@ -121,6 +121,7 @@ def test_the_next_step_of_a_walk_is_known(first: int):
     known = evidence((first, 3.0), ((first + 1) % N_ITEMS, 4.0), ((first + 2) % N_ITEMS, 3.0))
     scores = recommender.score(recommender.adapt(known, table, 0), table)
     assert scores.kind == recommender.kind == "preference"
+    assert recommender.role == "ranking"
     assert int(scores.mean.argmax()) == (first + 3) % N_ITEMS
 
 
