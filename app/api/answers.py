@@ -34,8 +34,11 @@ class PartOut(Out):
     checkpoint: str | None
     digest: str | None
     weight: float
+    """In the rating to expect: shares of 1, and rating points per point of score in the role `ranking`."""
+    ranking_weight: float
+    """In the order of a list."""
     adaptation: Adaptation | None
-    """null where its weight was 0 and it was not asked."""
+    """null where its weights were 0 and it was not asked."""
 
 
 class ScoredItem(Out):
@@ -73,6 +76,8 @@ class RecommendationResponse(Out):
     slate_id: str
     domain: str
     items: list[ScoredItem]
+    ranked_by: Literal["preference", "rating"]
+    """What the order is by: `preference` where the domain has learnt one and the request wants it."""
     parts: list[PartOut]
     schedule: Literal["learnt", "fixed"]
     """Where the parts' weights come from."""

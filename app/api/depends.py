@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from app.api.requests import Filters
+from app.api.requests import ColdStartRequest, RecommendationRequest
 from app.services.deploy import Deployments
 from app.services.installation import Installation
-from app.services.recommend import Limits
+from app.services.recommend import Limits, Wish
 
 
 async def _installation(request: Request) -> Installation:
@@ -24,8 +24,8 @@ Here = Annotated[Installation, Depends(_installation)]
 Reloads = Annotated[Deployments, Depends(_deployments)]
 
 
-def limits_of(filters: Filters) -> Limits:
-    """The filters of a body as the services take them."""
-    return Limits(
-        filters.include_items, filters.exclude_items, filters.exclude_slates, filters.where, filters.exclude_seen
-    )
+def wish_of(body: RecommendationRequest | ColdStartRequest) -> Wish:
+    """The list that a body asks for, as the services take it."""
+    f = body.filters
+    limits = Limits(f.include_items, f.exclude_items, f.exclude_slates, f.where, f.exclude_seen)
+    return Wish(body.k, limits, body.exploration, body.rank_by, body.explain)

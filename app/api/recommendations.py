@@ -6,12 +6,12 @@ from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
 from app.api.answers import PredictionResponse, RecommendationResponse
-from app.api.depends import Here, limits_of
+from app.api.depends import Here, wish_of
 from app.api.fields import Id
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
 from app.api.requests import MAX_K, ColdStartRequest, PredictionRequest, RecommendationRequest
-from app.services.recommend import Limits, Who, predict, recommend
+from app.services.recommend import RankBy, Who, Wish, predict, recommend
 
 router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=StrictRoute)
 
@@ -41,9 +41,7 @@ async def post_recommendations(
         who = Who(user_id=body.user_id)
     else:
         who = Who(None, body.user.attributes, body.user.support, "/user/support")
-    return json_response(
-        await recommend(here, body.domain, who, body.k, limits_of(body.filters), body.exploration, body.explain)
-    )
+    return json_response(await recommend(here, body.domain, who, wish_of(body)))
 
 
 @router.get(
@@ -56,11 +54,13 @@ async def get_recommendations(
     user_id: Id,
     domain: Annotated[Id, Query(examples=["movies"])],
     k: Annotated[int, Query(ge=1, le=MAX_K)] = 10,
+    rank_by: RankBy = "preference",
     explain: bool = False,
 ) -> Response:
     """The best k items for a stored user; somebody nobody has met is a newcomer, not an error."""
     who = Who(user_id=user_id)
-    return json_response(await recommend(here, domain, who, k, Limits(), None, explain, domain_pointer="?domain"))
+    wish = Wish(k, rank_by=rank_by, explain=explain)
+    return json_response(await recommend(here, domain, who, wish, domain_pointer="?domain"))
 
 
 @router.post(
@@ -84,9 +84,7 @@ async def post_cold_start(
 ) -> Response:
     """The best k items for somebody who is not stored. The slate is logged, the evidence is not."""
     who = Who(None, body.attributes, body.support)
-    return json_response(
-        await recommend(here, body.domain, who, body.k, limits_of(body.filters), body.exploration, body.explain)
-    )
+    return json_response(await recommend(here, body.domain, who, wish_of(body)))
 
 
 @router.post("/predictions", response_model=PredictionResponse, responses=problems(400, 404, 413, 415, 422, 503))

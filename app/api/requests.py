@@ -6,6 +6,7 @@ from pydantic import Field, FiniteFloat, ValidationInfo, field_validator, model_
 
 from app.api.fields import Attributes, Body, Id, ItemAttributes, Time
 from app.engine.policies.settings import Exploration
+from app.services.recommend import RankBy
 from models.datasets.schema import AttributeKind
 from models.recommender import Role
 
@@ -75,6 +76,8 @@ class RecommendationRequest(Body):
     filters: Filters = Field(default_factory=lambda: _NO_FILTERS)
     exploration: Exploration | None = None
     """Default: as the domain is set to."""
+    rank_by: RankBy = "preference"
+    """`preference`: what the user would choose and like. `rating`: what they would rate highest if they chose it."""
     explain: bool = False
 
     @model_validator(mode="after")
@@ -94,6 +97,8 @@ class ColdStartRequest(Body):
     filters: Filters = Field(default_factory=lambda: _NO_FILTERS)
     exploration: Exploration | None = None
     """Default: as the domain is set to."""
+    rank_by: RankBy = "preference"
+    """`preference`: what the user would choose and like. `rating`: what they would rate highest if they chose it."""
     explain: bool = False
 
 

@@ -14,7 +14,7 @@ from app.settings import Settings
 app = typer.Typer()
 
 DEMO_DATA = "movielens-100k"
-DEMO_RECOMMENDERS = ("content", "bayes", "maml")
+DEMO_RECOMMENDERS = ("content", "bayes", "maml", "ease")
 """One for each role that a single domain has."""
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; WARMSTART_HOST otherwise.")]
@@ -73,7 +73,8 @@ def train_missing(settings: Settings) -> list[Path]:
         made = []
         for name in missing:
             kept = train_checkpoint(name, {}, data, settings.checkpoints, device=settings.device, progress=progress)
-            typer.echo(f"trained {name} in {kept.fit_seconds:.0f} s: RMSE {kept.metrics['rmse']:.3f}", err=True)
+            judged = "".join(f", {figure} {value:.3f}" for figure, value in [*kept.metrics.items()][:1])
+            typer.echo(f"trained {name} in {kept.fit_seconds:.0f} s{judged}", err=True)
             made.append(kept.path)
         for blend in fit_blends(settings.checkpoints, data):
             typer.echo(describe(blend), err=True)

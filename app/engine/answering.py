@@ -84,7 +84,7 @@ class PartAnswer:
     state: UserState | None
     """None where both weights were 0 and it was not asked."""
     mean: Floats | None
-    """Its own score of each item of the answer."""
+    """Its own score of each item of the answer, counted from its centre."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
     for b, (question, local) in enumerate(zip(questions, chosen, strict=True)):
         n = len(local)
         parts = [
-            PartAnswer(weight, order, adapted[p].users[b], own[p][b, :n])
+            PartAnswer(weight, order, adapted[p].users[b], own[p][b, :n] - np.float32(centres[b][p]))
             if weight > 0 or order > 0
             else PartAnswer(0.0, 0.0, None, None)
             for p, (weight, order) in enumerate(zip(weights[b], orders[b], strict=True))

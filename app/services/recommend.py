@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -48,27 +48,40 @@ class Limits:
     exclude_seen: bool = True
 
 
+NO_LIMITS = Limits()
+RankBy = Literal["preference", "rating"]
+"""`preference`: what the user would choose and like; `rating`: what they would rate highest, whether or not they would
+ever choose it. The first is the second where nothing in the domain knows better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What list is wanted."""
+
+    k: int = 10
+    limits: Limits = NO_LIMITS
+    exploration: Exploration | None = None
+    """None: as the domain is set to."""
+    rank_by: RankBy = "preference"
+    explain: bool = False
+
+
 async def recommend(
-    installation: Installation,
-    domain_name: str,
-    who: Who,
-    k: int,
-    limits: Limits,
-    exploration: Exploration | None,
-    explain: bool,
-    *,
-    domain_pointer: str = "/domain",
+    installation: Installation, domain_name: str, who: Who, wish: Wish, *, domain_pointer: str = "/domain"
 ) -> dict[str, Any]:
     """A slate of up to k items with everything about how it came to be.
 
-    `exploration` None: as the domain is set to. `domain_pointer` says where in the request the domain is named.
-    Raises Problem: validation-error for an unknown domain or a value off its scale, timestamp-out-of-range, overloaded.
+    `domain_pointer` says where in the request the domain is named. Raises Problem: validation-error for an unknown
+    domain or a value off its scale, timestamp-out-of-range, overloaded.
     """
     snapshot, domain = await _domain(installation, domain_name, domain_pointer)
     gathered = await _gather(installation, snapshot, domain, who)
-    blocked, only = await _allowed(installation, snapshot, domain, gathered, limits)
-    plan = await installation.policies.plan(domain, exploration)
-    question = Question(domain, gathered.known, gathered.support_size, k, blocked, only, gathered.states, plan=plan)
+    blocked, only = await _allowed(installation, snapshot, domain, gathered, wish.limits)
+    plan = await installation.policies.plan(domain, wish.exploration)
+    by_rating = wish.rank_by == "rating" or not domain.has_ranking
+    question = Question(
+        domain, gathered.known, gathered.support_size, wish.k, blocked, only, gathered.states, by_rating, plan
+    )
     answer = await _ask(installation, question)
     await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
     now = time.time()
@@ -92,7 +105,7 @@ async def recommend(
             created_at=now,
             policy=_policy(plan, choice) | {"catalogue": snapshot.catalogue.revision, "open": _open(blocked, only)},
             items=shown,
-            parts=[{"role": p["role"], "digest": p["digest"], "weight": p["weight"]} for p in parts],
+            parts=[{name: p[name] for name in ("role", "digest", "weight", "ranking_weight")} for p in parts],
             settle_at=None if wait is None else now + wait,
         )
     )
@@ -108,10 +121,11 @@ async def recommend(
                 "std": std,
                 "propensity": propensities[place],
                 "explored": explored[place],
-                "why": _why(domain, answer, place) if explain else None,
+                "why": _why(domain, answer, place) if wish.explain else None,
             }
             for place, (i, score, std) in enumerate(zip(local, mean, stds, strict=True))
         ],
+        "ranked_by": "rating" if by_rating else "preference",
         "parts": parts,
         "schedule": domain.schedule,
         "exploration": _told(plan, choice),
@@ -155,7 +169,7 @@ async def predict(installation: Installation, domain_name: str, who: Who, item_i
         raise Problem("unknown-item", "The items at these places are not in the catalogue.", pointers=unknown[:20])
     gathered = await _gather(installation, snapshot, domain, who)
     at = np.array(local, dtype=np.int64)
-    question = Question(domain, gathered.known, gathered.support_size, 0, NOTHING, at, gathered.states)
+    question = Question(domain, gathered.known, gathered.support_size, 0, NOTHING, at, gathered.states, by_rating=True)
     answer = await _ask(installation, question)
     await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
     stds = [None] * len(at) if answer.std is None else [round(s, 4) for s in answer.std.tolist()]
@@ -237,6 +251,7 @@ def _parts(domain: ServedDomain, answer: Answer, gathered: Gathered) -> list[dic
                 "checkpoint": part.served.name or None,
                 "digest": part.served.digest or None,
                 "weight": round(share.weight, 6),
+                "ranking_weight": round(share.ranking_weight, 6),
                 "adaptation": adaptation,
             }
         )

@@ -37,10 +37,10 @@ def movies(tmp_path_factory: pytest.TempPathFactory) -> Movies:
 
 @pytest.fixture(scope="session")
 def served_movies(movies: Movies, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """A client of one embedded service, for tests that change nothing in it: `content`, `bayes` and `maml` answer, in
-    their learnt blend, as in the demo."""
+    """A client of one embedded service, for tests that change nothing in it: `content`, `bayes`, `maml` and `ease`
+    answer, in their learnt blend, as in the demo."""
     folder = tmp_path_factory.mktemp("served")
-    stock = movies.stock(folder / "checkpoints", "content", "bayes-a", "maml")
+    stock = movies.stock(folder / "checkpoints", "content", "bayes-a", "maml", "ease")
     fit_blends(stock, movies.training)
     with warmstart(folder, checkpoint_dir=stock) as server, server.client() as client:
         yield client

@@ -21,6 +21,7 @@ CHECKPOINTS: Mapping[str, tuple[str, dict[str, Any], int]] = {
     "bayes-a": ("bayes", {}, 0),
     "bayes-b": ("bayes", {}, 1),
     "maml": ("maml", {"epochs": 8}, 0),
+    "ease": ("ease", {}, 0),
 }
 """Name → recommender, settings, seed. The two of `bayes` hold other users out for validation and so differ."""
 
