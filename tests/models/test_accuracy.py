@@ -38,6 +38,8 @@ VALIDATION_RMSE = {
     "maml": 0.9642,
     "matching": 0.9651,
     "prototypical": 0.9765,
+    "mecos": 0.9652,
+    "metric": 0.9653,
 }
 """Recommender → RMSE on validation users, as `warmstart train NAME` prints it with the settings of the recipe."""
 
