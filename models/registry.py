@@ -6,6 +6,7 @@ from models.recommenders.bayes import Bayes
 from models.recommenders.bias import Bias
 from models.recommenders.content import Content
 from models.recommenders.ease import Ease
+from models.recommenders.hvae import Hvae
 from models.recommenders.maml import Maml
 from models.recommenders.matching import Matching
 from models.recommenders.mecos import Mecos
@@ -29,5 +30,6 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         Mecos,
         Metric,
         Ease,
+        Hvae,
     )
 }
