@@ -1,6 +1,6 @@
 """Search a recipe's settings on validation users (Akiba et al., "Optuna", KDD 2019).
 
-Each trial trains with settings that the sampler proposes and is judged by the error on users that no trial learns from.
+Each trial trains with settings that the sampler proposes and is judged by the loss on users that no trial learns from.
 Trials are kept in a file as they finish, so a search that was killed goes on where it stopped when it is called again.
 """
 
@@ -17,10 +17,10 @@ from models.datasets.dataset import Dataset
 from models.recipes import Recipe, Space
 from models.recommender import FitOptions, Progress, no_progress
 from models.training.train import train
+from models.training.validation import loss
 
 STUDY_FILE = "study.db"
 BEST_FILE = "best.toml"
-METRIC = "rmse"
 
 
 class TuneError(Exception):
@@ -36,14 +36,14 @@ class Best:
     settings: dict[str, Any]
     """All that the recipe sets, the searched ones at their best values."""
     value: float
-    """RMSE on validation users."""
+    """RMSE on validation users; 1 - NDCG@100 where recommenders are judged by their lists."""
     trials: int
 
     def as_toml(self) -> str:
         """The beginning of a recipe file."""
         lines = [
             f'recommender = "{self.recommender}"',
-            f'chosen = "Best of {self.trials} trials of warmstart tune, validation RMSE {self.value:.4f}."',
+            f'chosen = "Best of {self.trials} trials of warmstart tune, validation loss {self.value:.4f}."',
             "",
             "[settings]",
             *(f"{name} = {json.dumps(value)}" for name, value in sorted(self.settings.items())),
@@ -85,10 +85,10 @@ def tune(
             trial.set_user_attr("error", str(error))
             study.tell(trial, state=TrialState.FAIL)
             continue
-        if METRIC not in trained.metrics:
-            raise TuneError(f"{recipe.recommender} has no {METRIC} on validation users to search by")
+        if (value := loss(trained.metrics)) is None:
+            raise TuneError(f"{recipe.recommender} has no figure on validation users to search by")
         trial.set_user_attr("metrics", trained.metrics)
-        study.tell(trial, trained.metrics[METRIC])
+        study.tell(trial, value)
     progress(f"tuning {recipe.name}", 1.0, _best_so_far(study))
     if not study.get_trials(states=[TrialState.COMPLETE]):
         raise TuneError(f"none of the {trials} trials could be trained")
@@ -133,4 +133,4 @@ def _finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
 
 
 def _best_so_far(study: optuna.Study) -> dict[str, float]:
-    return {METRIC: study.best_value} if study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]) else {}
+    return {"loss": study.best_value} if study.get_trials(deepcopy=False, states=[TrialState.COMPLETE]) else {}
