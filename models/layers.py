@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 
 
@@ -18,6 +19,64 @@ class MLP(nn.Sequential):
     def linears(self) -> list[nn.Linear]:
         """The linear layers, first to last."""
         return [layer for layer in self if isinstance(layer, nn.Linear)]
+
+
+class MultiHotMlp(nn.Module):
+    """Multi-hot attributes, some of which are left out in training: an item must not hang on its director alone."""
+
+    def __init__(self, n_columns: int, width: int, dropout: float) -> None:
+        super().__init__()
+        self.given = nn.Dropout(dropout)
+        self.hidden = nn.Linear(n_columns, width)
+        self.width = width
+
+    def forward(self, columns: Tensor) -> Tensor:
+        """(n, F) → (n, width)."""
+        hidden: Tensor = self.hidden(self.given(columns)).relu()
+        return hidden
+
+
+class TextCnn(nn.Module):
+    """Filters over one to three words in a row, of each its strongest answer anywhere in the text.
+
+    Kim, "Convolutional Neural Networks for Sentence Classification" (EMNLP 2014); word vectors are learnt from nothing.
+    """
+
+    N_FILTERS, SPANS = 32, (1, 2, 3)
+
+    def __init__(self, n_words: int, embedding_size: int, dropout: float) -> None:
+        super().__init__()
+        self.words = nn.Embedding(n_words, embedding_size, padding_idx=0)
+        self.filters = nn.ModuleList(
+            nn.Conv1d(embedding_size, self.N_FILTERS, span, padding=span - 1) for span in self.SPANS
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.width = self.N_FILTERS * len(self.SPANS)
+
+    def forward(self, words: Tensor) -> Tensor:
+        """(n, L) int64, 0 where there is no word, → (n, width). The result depends on L: it should be a constant."""
+        embedded = self.dropout(self.words(words)).mT  # (n, E, L)
+        return torch.cat([part(embedded).relu().amax(dim=2) for part in self.filters], dim=1)
+
+
+class ImageCnn(nn.Module):
+    """Three strided convolutions over a thumbnail; of each filter its mean and its strongest answer."""
+
+    CHANNELS = (3, 16, 32, 64)
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for n_in, n_out in pairwise(self.CHANNELS):
+            layers += [nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), nn.ReLU()]
+        self.convolutions = nn.Sequential(*layers)
+        self.width = 2 * self.CHANNELS[-1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(n, 3, H, W) uint8 → (n, width); zeros for an image that is all zeros, which is none."""
+        answers = self.convolutions(images.float() / 127.5 - 1)  # (n, C, H', W')
+        said = torch.cat([answers.mean(dim=(2, 3)), answers.amax(dim=(2, 3))], dim=1)
+        return said * images.flatten(1).any(dim=1, keepdim=True)
 
 
 def reset_parameters(module: nn.Module) -> None:

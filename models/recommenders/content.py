@@ -10,6 +10,9 @@ profile is made of the ratings less everything else, so that what is disliked pu
     cosine, euclidean    sum_j w_j y_j f_j / sum_j w_j |y_j|                 sim = cos(p, f),  1 / (1 + |p - f|)
     ridge                argmin_p sum_j w_j (y_j - p . f_j)^2 + reg |p|^2    sim = p . f
 
+With `encoders` f_i goes on with the factors that they foretell from content, and an item that nobody has rated has the
+bias that they foretell.
+
 Slope and intercept are fitted on training users, half of whose ratings answer for the other half. Pazzani and Billsus,
 "Content-Based Recommendation Systems" (2007).
 """
@@ -37,6 +40,7 @@ from models.recommender import (
     Scores,
 )
 from models.training.biases import BiasSettings, fit_biases, item_design, residuals, units, user_design
+from models.training.encoders import EncoderSettings, ItemEncoder
 from models.training.factorisation import Problem, fold_in
 from models.training.newcomers import learnt_bias, surprises
 from models.training.statistics import item_counts, ridge
@@ -48,11 +52,9 @@ TASTE_SWEEPS = 10
 """Steps of EM for the tastes that attributes speak for."""
 
 
-class ContentConfig(BiasSettings):
+class ContentConfig(EncoderSettings, BiasSettings):
     """Settings of `Content`."""
 
-    encoder: Literal["multi_hot"] = "multi_hot"
-    """How attributes become features."""
     attribute_size: int = Field(64, ge=0)
     """Columns that attributes are projected to, along their principal axes; fewer attributes keep all they have."""
     text_size: int = Field(32, ge=0)
@@ -86,13 +88,16 @@ class Content(Recommender):
     projection: Tensor
     text_centre: Tensor
     text_scale: Tensor
+    foretold_scale: Tensor
     calibration: Tensor
 
     def __init__(self, config: ContentConfig, schema: Schema) -> None:
         super().__init__(config, schema)
         n_domains, n_columns = len(schema.domains), schema.item_attributes.width
         n_attributes = min(n_columns, config.attribute_size)
-        self.n_features = n_attributes + config.text_size  # E
+        n_foretold = config.n_factors if config.encoders else 0
+        self.n_features = n_attributes + config.text_size + n_foretold  # E
+        self.encoder = ItemEncoder(config, schema) if config.encoders else None
         self.text = TextProjection(config.text_size, config.n_hashes)
         self.register_buffer("mean", torch.zeros(n_domains))  # (D,)
         self.register_buffer("unit", units(schema))  # (D,) a step of a five-point scale
@@ -103,6 +108,8 @@ class Content(Recommender):
         self.register_buffer("projection", torch.zeros(n_columns, n_attributes))
         self.register_buffer("text_centre", torch.zeros(config.text_size))
         self.register_buffer("text_scale", torch.ones(()))
+        if config.encoders:
+            self.register_buffer("foretold_scale", torch.ones(()))
         self.register_buffer("calibration", torch.tensor([0.0, 1.0]))  # intercept, slope
 
     @property
@@ -144,17 +151,22 @@ class Content(Recommender):
         return 1 / (1 + torch.cdist(profile, features, compute_mode="donot_use_mm_for_euclid_dist"))
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        return self._rows(content, torch.full((len(content),), domain))
+        domains = torch.full((len(content),), domain, device=self.mean.device)
+        return self._rows(content, domains, self.encoder(content, domains) if self.encoder else None)
 
-    def _rows(self, content: ItemContent, domain: Tensor) -> Columns:
-        """What content says of items: features and quality."""
+    def _rows(self, content: ItemContent, domain: Tensor, foretold: Tensor | None) -> Columns:
+        """What content says of items: features and quality. `foretold` (n, 1 + K) is what the encoders say."""
         columns = content.features.to(self.centre)
         attributes = (columns - self.centre) @ self.projection
         text = (self.text(content.texts) - self.text_centre) * self.text_scale
-        design = item_design(columns, domain.to(columns.device), len(self.mean))
-        quality = (design @ self.quality)[:, 0]
+        if foretold is None:
+            features = torch.cat([attributes, text], dim=1)
+            quality = (item_design(columns, domain, len(self.mean)) @ self.quality)[:, 0]
+        else:
+            features = torch.cat([attributes, text, foretold[:, 1:] * self.foretold_scale], dim=1)
+            quality = foretold[:, 0]
         return {
-            "features": torch.cat([attributes, text], dim=1),
+            "features": features,
             "bias": quality,
             "count": torch.zeros_like(quality),
         }
@@ -173,12 +185,18 @@ class Content(Recommender):
         self._learn_features(data.items.content, options.seed)
         domain, counts = data.items.domain.to(self.mean.device), item_counts(data).to(self.mean.device)
         trained = counts > 0
-        rows = self._rows(data.items.content, domain)
+        problem = Problem.of(data, biases).to(options.device)
+        foretold = None
+        if self.encoder is not None:
+            foretold = self.encoder.learn(data.items.content, domain, problem, options)
+            # Foretold factors meet tastes of unit variance: with this scale `reg` is their penalty too.
+            self.foretold_scale.copy_((self.config.reg / biases.noise.mean()).sqrt())
+        rows = self._rows(data.items.content, domain, foretold)
         rows["bias"] = biases.item.to(rows["bias"]).where(trained, rows["bias"])
         rows["count"] = counts
         table = ItemTable(rows, domain, trained)
         options.progress("tastes", 0.3, {})
-        self.tastes.copy_(self._learn_tastes(data, Problem.of(data, biases).to(options.device), table["features"]))
+        self.tastes.copy_(self._learn_tastes(data, problem, table["features"]))
         options.progress("calibrate", 0.8, {})
         self.calibration.copy_(self._calibrate(data, table, options.seed))
         return Fitted(table, FitReport())

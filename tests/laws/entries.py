@@ -30,6 +30,10 @@ ENTRIES: dict[str, Entry] = {
     "popularity": Entry(learns_from_evidence=False, beats_popularity=False),
     "bias": Entry(),
     "content": Entry(settings={"text_size": 4, "n_hashes": 256}, uses_attributes=True),
+    "content: encoders": Entry(
+        settings={"text_size": 0, "encoders": ["linear", "mlp", "text_cnn"], "n_factors": 3, "n_folds": 2, "epochs": 5},
+        uses_attributes=True,
+    ),
     "attributes": Entry(settings={"reg_content": 10.0, "embedding_size": 4}, uses_attributes=True),
     "mf": Entry(settings={"n_factors": 3, "reg": 4.0}),
     "maml": Entry(uses_attributes=True),
