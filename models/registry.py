@@ -4,10 +4,12 @@ from models.recommender import Recommender
 from models.recommenders.attributes import Attributes
 from models.recommenders.bayes import Bayes
 from models.recommenders.bias import Bias
+from models.recommenders.collective import Collective
 from models.recommenders.content import Content
 from models.recommenders.ease import Ease
 from models.recommenders.hvae import Hvae
 from models.recommenders.maml import Maml
+from models.recommenders.mapping import Mapping
 from models.recommenders.matching import Matching
 from models.recommenders.mecos import Mecos
 from models.recommenders.metric import Metric
@@ -31,5 +33,7 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         Metric,
         Ease,
         Hvae,
+        Collective,
+        Mapping,
     )
 }

@@ -82,7 +82,6 @@ def evaluate_command(
     from models.registry import RECOMMENDERS
 
     plan_options: dict[str, Any] = {
-        "recommenders": _names(recommenders) or list(RECOMMENDERS),
         "blend": _names(blend),
         "seeds": range(seeds or (CROSS_DOMAIN_DRAWS if protocol == "crossdomain" else 1)),
         "source": source,
@@ -118,6 +117,9 @@ def evaluate_command(
         plan_options |= {"betas": _shares(beta, "--beta"), "hidden": _shares(hidden, "--hidden")}
         with progress_bars() as progress:
             found = read(data, progress)
+            several = len(found.schema.domains) > 1
+            every = [name for name, kind in RECOMMENDERS.items() if several or kind.role != "transfer"]
+            plan_options["recommenders"] = _names(recommenders) or every
             evaluation = evaluate(
                 found,
                 Plan(protocol=protocol, settings=settings, command=_command(said, assignments or []), **plan_options),

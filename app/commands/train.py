@@ -49,6 +49,8 @@ def train_command(
     from_installation: Annotated[
         bool, typer.Option("--from-installation", help="Learn from what the running installation has stored.")
     ] = False,
+    source: Annotated[str | None, typer.Option(help="Domain that a transfer takes histories from.")] = None,
+    target: Annotated[str | None, typer.Option(help="Domain that a transfer answers for.")] = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the recommender; may be repeated."),
@@ -64,7 +66,7 @@ def train_command(
     from models.datasets.folder import read
 
     try:
-        settings = parse_settings(assignments or [])
+        settings = parse_settings(assignments or []) | with_direction(recommender, source, target)
         check_settings(recommender, settings)
         if (data is None) != from_installation:
             raise TrainingError("give either --data DIR or --from-installation.")
@@ -118,6 +120,31 @@ def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def with_direction(recommender: str, source: str | None, target: str | None) -> dict[str, str]:
+    """Settings for where a transfer goes from and to. Raises TrainingError for a recommender that transfers nothing."""
+    from models.registry import RECOMMENDERS
+    from models.training.domains import TransferSettings
+
+    given = {name: domain for name, domain in (("source", source), ("target", target)) if domain is not None}
+    kind = RECOMMENDERS.get(recommender)
+    if given and kind is not None and not issubclass(kind.Config, TransferSettings):
+        raise TrainingError(f"{recommender} learns from all domains at once; --source and --target are for transfers.")
+    return given
+
+
+def check_domains(recommender: str, settings: Mapping[str, Any], data: "Dataset") -> None:
+    """Raise TrainingError where a transfer cannot go between the domains of the data."""
+    from models.registry import RECOMMENDERS
+    from models.training.domains import Direction, TransferSettings
+
+    config = RECOMMENDERS[recommender].Config.model_validate(dict(settings))
+    if isinstance(config, TransferSettings):
+        try:
+            Direction.of(config, data.schema)
+        except ValueError as error:
+            raise TrainingError(f"{recommender} cannot be trained on {data.name}: {error}.") from error
+
+
 def check_settings(recommender: str, settings: Mapping[str, Any]) -> None:
     """Raise TrainingError for a recommender that there is not, or settings that it does not take."""
     from pydantic import ValidationError
@@ -161,6 +188,7 @@ def train_checkpoint(
     from models.training.train import train
 
     check_settings(recommender, settings)
+    check_domains(recommender, settings, data)
     if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
         raise TrainingError(f"{name!r} cannot name a checkpoint: use letters, digits, dots, dashes and underscores.")
     if name is not None and (out / name).exists():

@@ -92,40 +92,49 @@ def with_constant(factors: Tensor) -> Tensor:
 
 
 def alternating_least_squares(
-    problem: Problem, n_factors: int, reg: float, reg_user: float, reg_item: float, generator: torch.Generator
+    problem: Problem,
+    n_factors: int,
+    reg: float,
+    reg_user: float,
+    reg_item: float,
+    generator: torch.Generator,
+    reg_factors: Tensor | None = None,
 ) -> Iterator[Factors]:
     """Frobenius penalty, reg (|P|^2 + |Q|^2): exact ridge regressions of all users, then of all items, in turns.
 
     Zhou et al., "Large-scale Parallel Collaborative Filtering for the Netflix Prize" (2008), with a constant penalty
-    and with biases, which have penalties of their own.
+    and with biases, which have penalties of their own. `reg_factors` (N,) are penalties of each item's factors, where
+    they differ from the users'.
     """
     weights, values = problem.sparse(problem.weights), problem.sparse(problem.weights * problem.values)
     bias = problem.item_bias
     factors = 0.1 * torch.randn(len(bias), n_factors, generator=generator).to(bias)
     no_prior = torch.zeros_like(problem.user_bias)
+    reg_items = reg if reg_factors is None else reg_factors
     weights_of_items, values_of_items = weights.t().coalesce(), values.t().coalesce()
     while True:
         users = _side(weights, values, bias, factors, no_prior, reg_user, reg)  # (U, 1 + K)
         items = _side(
-            weights_of_items, values_of_items, users[:, 0], users[:, 1:], problem.item_prior, reg_item, reg
+            weights_of_items, values_of_items, users[:, 0], users[:, 1:], problem.item_prior, reg_item, reg_items
         )  # (N, 1 + K)
         bias, factors = items[:, 0], items[:, 1:]
         yield Factors(bias, factors, users[:, 1:])
 
 
 def _side(
-    weights: Tensor, values: Tensor, bias: Tensor, factors: Tensor, prior: Tensor, reg_bias: float, reg: float
+    weights: Tensor, values: Tensor, bias: Tensor, factors: Tensor, prior: Tensor, reg_bias: float, reg: float | Tensor
 ) -> Tensor:
-    """(n, 1 + K) bias and factors of one side, given the other's. `weights` and `values` are (n, m), sparse.
+    """(n, 1 + K) bias and factors of one side, given the other's. `weights` and `values` are (n, m), sparse; `reg` is
+    one penalty or (n,).
 
     The normal equations of all n rows at once: sum_j w_j x_j x_j' is a sparse matrix times the (m, K K) outer products.
     """
     x = with_constant(factors)  # (m, 1 + K)
     width = x.shape[1]
     outer = (x[:, :, None] * x[:, None, :]).flatten(1)
-    penalty = torch.full((width,), reg, device=x.device)
-    penalty[0] = reg_bias
-    gram = torch.sparse.mm(weights, outer).view(-1, width, width) + torch.diag(penalty)
+    penalty = x.new_ones(weights.shape[0], width) * torch.as_tensor(reg, device=x.device).view(-1, 1)
+    penalty[:, 0] = reg_bias
+    gram = torch.sparse.mm(weights, outer).view(-1, width, width) + torch.diag_embed(penalty)
     target = torch.sparse.mm(values, x) - torch.sparse.mm(weights, bias[:, None] * x)
     target[:, 0] += reg_bias * prior
     return torch.cholesky_solve(target[:, :, None], torch.linalg.cholesky(gram))[:, :, 0]

@@ -118,4 +118,12 @@ ENTRIES: dict[str, Entry] = {
         uses_attributes=True,
         learns_items=False,
     ),
+    "collective": Entry(settings={"n_factors": 3, "reg": 4.0, "reg_source": 4.0, "reg_target": 4.0}, worlds=("two",)),
+    "mapping": Entry(settings={"n_factors": 3, "reg": 4.0}, worlds=("two",), targets=(1,)),
+    "mapping: mlp": Entry(
+        settings={"n_factors": 3, "reg": 4.0, "kind": "mlp", "epochs": 5}, worlds=("two",), targets=(1,)
+    ),
+    "mapping: bridge": Entry(
+        settings={"n_factors": 3, "reg": 4.0, "kind": "bridge", "epochs": 5}, worlds=("two",), targets=(1,)
+    ),
 }
