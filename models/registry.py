@@ -15,6 +15,7 @@ from models.recommenders.mecos import Mecos
 from models.recommenders.metric import Metric
 from models.recommenders.mf import Mf
 from models.recommenders.popularity import Popularity
+from models.recommenders.prototype_zero_shot import PrototypeZeroShot
 from models.recommenders.prototypical import Prototypical
 
 RECOMMENDERS: dict[str, type[Recommender]] = {
@@ -26,6 +27,7 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         Mf,
         Content,
         Attributes,
+        PrototypeZeroShot,
         Maml,
         Matching,
         Prototypical,

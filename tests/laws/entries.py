@@ -35,6 +35,9 @@ ENTRIES: dict[str, Entry] = {
         uses_attributes=True,
     ),
     "attributes": Entry(settings={"reg_content": 10.0, "embedding_size": 4}, uses_attributes=True),
+    "prototype_zero_shot": Entry(
+        settings={"reg_content": 10.0, "reg_prototype": 3.0, "n_prototypes": 6}, uses_attributes=True
+    ),
     "mf": Entry(settings={"n_factors": 3, "reg": 4.0}),
     "maml": Entry(uses_attributes=True),
     "bayes": Entry(settings={"n_factors": 3, "iterations": 20}, uses_attributes=True),

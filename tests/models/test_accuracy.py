@@ -35,6 +35,7 @@ VALIDATION_RMSE = {
     "mf": 0.9825,
     "content": 0.9927,
     "attributes": 0.9907,
+    "prototype_zero_shot": 0.9835,
     "maml": 0.9642,
     "matching": 0.9651,
     "prototypical": 0.9765,
