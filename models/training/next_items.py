@@ -61,6 +61,11 @@ class ItemRows(nn.Module):
         return rows
 
 
+def met_bias(table: ItemTable) -> Tensor:
+    """b (N,) of the items that were met in training; of the others minus infinity, so that they share in no sum."""
+    return table["bias"].masked_fill(~table.trained, -torch.inf)
+
+
 class NextItems(Recommender):
     """A state is theta_u; scores are preferences."""
 
@@ -102,9 +107,8 @@ class NextItems(Recommender):
         liking = self.liking(evidence.values.gather(1, kept), table.domain[items], weights)
         rows, bias = table["row"], table["bias"]
         start = after(self.encode(evidence.attributes, rows[items], liking, weights), (weights > 0).sum(dim=1))
-        met = table.trained
         echo = weights * self.echoes(liking)
-        return self.inner_loop(start, rows[items], bias[items], echo, rows[met], bias[met])
+        return self.inner_loop(start, rows[items], bias[items], echo, rows, met_bias(table))
 
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
         rows = slice(None) if positions is None else positions
@@ -133,8 +137,8 @@ class NextItems(Recommender):
     def inner_loop(
         self, start: Tensor, rows: Tensor, bias: Tensor, weights: Tensor, all_rows: Tensor, all_bias: Tensor
     ) -> Tensor:
-        """theta_u (B, E): from `start`, on supports with rows (B, L, E), bias and weights (B, L); all items that were
-        met have rows (N, E) and bias (N,)."""
+        """theta_u (B, E): from `start`, on supports with rows (B, L, E), bias and weights (B, L); all items have rows
+        (N, E) and `met_bias` (N,)."""
 
         def surprise(theta: Tensor, x: Tensor, b: Tensor, w: Tensor) -> Tensor:
             total = torch.logsumexp(all_rows @ theta + all_bias, dim=0)
@@ -150,21 +154,21 @@ class NextItems(Recommender):
 
     def loss(self, window: Window, table: ItemTable) -> Tensor:
         """Mean surprise at the items that come next in a window."""
-        history, met = window.history.to(table.domain.device), table.trained
-        cut, places, weights = (part.to(met.device) for part in (window.cut, window.places, window.weights))
+        device, among = table.domain.device, met_bias(table)
+        history = window.history.to(device)
+        cut, places, weights = (part.to(device) for part in (window.cut, window.places, window.weights))
         rows, bias, items = table["row"], table["bias"], history.items
         found = nn.functional.embedding(items, rows)  # (B, L, E); its gradient is faster than that of indexing
         liking = self.liking(history.values, table.domain[items], history.weights)
         encodings = self.encode(history.attributes, found, liking, history.weights)
-        shown = history.weights * (torch.arange(items.shape[1], device=met.device) < cut[:, None])
+        shown = history.weights * (torch.arange(items.shape[1], device=device) < cut[:, None])
         echo = shown * self.echoes(liking)
         start = after(encodings, cut)
-        moved = self.inner_loop(start, found, bias[items], echo, rows[met], bias[met]) - start  # (B, E)
+        moved = self.inner_loop(start, found, bias[items], echo, rows, among) - start  # (B, E)
         theta = encodings.gather(1, places.unsqueeze(-1).expand(-1, -1, moved.shape[1])) + moved.unsqueeze(1)
-        place = (met.cumsum(0) - 1).clamp(min=0)  # (N,), of an item among those that were met; anything where padded
-        logits = (theta.flatten(0, 1) @ rows[met].mT + bias[met]).log_softmax(dim=1)
-        surprise = -logits.gather(1, place[items.gather(1, places)].flatten()[:, None])[:, 0]
-        return (surprise * weights.flatten()).sum() / weights.sum().clamp(min=1e-9)
+        told = torch.addmm(among, theta.flatten(0, 1), rows.mT).log_softmax(dim=1)
+        surprise = -told.gather(1, items.gather(1, places).flatten()[:, None]).view_as(weights)
+        return (weights * surprise.where(weights > 0, 0)).sum() / weights.sum().clamp(min=1e-9)
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         config = self.config
