@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, select, tuple_, update
+from sqlalchemy import Row, bindparam, or_, select, tuple_, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -30,15 +30,21 @@ _GET = select(_USERS.c.key, _USERS.c.user_id, _USERS.c.attributes, _USERS.c.revi
     _USERS.c.user_id == bindparam("user_id")
 )
 _LOCK = select(_USERS.c.key).where(_USERS.c.user_id == bindparam("user_id")).with_for_update()
-_FORGET_EVENTS = (
-    update(tables.rewards)
+_OF_EVENTS = tables.rewards.c.interaction_id.in_(
+    select(_INTERACTIONS.c.event_id).where(_INTERACTIONS.c.user_key == bindparam("user_key"))
+)
+_LOCK_SLATES = (
+    select(tables.slates.c.slate_id)
     .where(
-        tables.rewards.c.interaction_id.in_(
-            select(_INTERACTIONS.c.event_id).where(_INTERACTIONS.c.user_key == bindparam("of_user"))
+        or_(
+            tables.slates.c.user_key == bindparam("user_key"),
+            tables.slates.c.slate_id.in_(select(tables.rewards.c.slate_id).where(_OF_EVENTS)),
         )
     )
-    .values(interaction_id=None)
+    .order_by(tables.slates.c.slate_id)
+    .with_for_update()
 )
+_FORGET_EVENTS = update(tables.rewards).where(_OF_EVENTS).values(interaction_id=None)
 _PAGE = (
     select(_USERS.c.key, _USERS.c.user_id, _USERS.c.attributes, _USERS.c.revision)
     .where(_USERS.c.key > bindparam("after_key"))
@@ -100,7 +106,9 @@ async def delete(connection: AsyncConnection, user_id: str) -> bool:
     user_key = (await connection.execute(_LOCK, {"user_id": user_id})).scalar()
     if user_key is None:
         return False
-    await connection.execute(_FORGET_EVENTS, {"of_user": user_key})
+    # Slates before rewards and arms, as all who write to these do.
+    await connection.execute(_LOCK_SLATES, {"user_key": user_key})
+    await connection.execute(_FORGET_EVENTS, {"user_key": user_key})
     await arms.fold(connection, "slates.user_key = :user_key", {"user_key": user_key})
     deleted = delete_from(_USERS).where(_USERS.c.user_id == user_id).returning(_USERS.c.key)
     return (await connection.execute(deleted)).first() is not None

@@ -5,9 +5,9 @@ import re
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import catalogue, deployments, domains, interactions, revisions, slates, users
+from app.storage import ageing, catalogue, deployments, domains, interactions, revisions, rewards, slates, users
 from app.storage.database import Database
-from app.storage.records import NewDomain, NewInteraction, NewItem, StoredDomain
+from app.storage.records import InteractionReward, NewDomain, NewInteraction, NewItem, StoredDomain
 from tests.app.storage.conftest import NOW
 
 
@@ -28,6 +28,10 @@ async def everyday_requests(connection: AsyncConnection, domain: StoredDomain) -
     await users.history(connection, user.key, 1)
     await users.put(connection, "u10000-1", {})
     await slates.get(connection, [slates.new_slate_id(NOW)])
+    await rewards.follow(connection, [InteractionReward(slates.new_slate_id(NOW), 1, "click", 1, "e")], NOW)
+    await rewards.withdraw(connection, "e10000-8")
+    await ageing.settle(connection, {}, NOW, 100)
+    await ageing.prune(connection, NOW - 1e6, 100)
     await catalogue.put_items(connection, domain.key, [NewItem("i1", "one")])
     await catalogue.add_missing(connection, domain.key, [NewItem("i1", "one")])
     await catalogue.get_item(connection, domain.key, "i1")
@@ -55,7 +59,9 @@ async def test_sqlite_finds_everything_through_an_index(sqlite_url: str) -> None
     async with database.read() as connection:
         for statement, parameters in statements:
             plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[arg-type]
-            scans = [row.detail for row in plan if re.match(r"SCAN (users|items|interactions|slates)\b", row.detail)]
+            scans = [
+                row.detail for row in plan if re.match(r"SCAN (users|items|interactions|slates|rewards)\b", row.detail)
+            ]
             assert not scans, statement
     assert len(statements) > 20
     await database.close()
