@@ -2,20 +2,27 @@
 
 import base64
 import io
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from app.services.exchange import export
+from app.settings import Settings
+from models import checkpoint
 from models.datasets.folder import read
 from models.datasets.images import content_of, pixels
-from tests.app.conftest import Service, Start
+from models.recommender import FitOptions
+from models.training.train import train
+from tests.app.conftest import Service, Start, running
+from tests.models.test_encoders import FAST, rendered
 
 
-def uri(size: tuple[int, int], kind: str = "png") -> str:
+def uri(size: tuple[int, int], kind: str = "png", colour: str = "red") -> str:
     file = io.BytesIO()
-    Image.new("RGB", size, "red").save(file, kind)
+    Image.new("RGB", size, colour).save(file, kind)
     return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()
 
 
@@ -91,3 +98,29 @@ async def test_an_export_keeps_pictures(start: Start, tmp_path: Path) -> None:
     assert put["attributes"]["cover"] in [row.get("cover") for row in items.attributes]
     assert items.content.images is not None
     assert items.content.images.any()
+
+
+async def test_a_new_picture_is_read_by_the_checkpoint_in_service(tmp_path: Path) -> None:
+    """The folder of the training is gone; a new item is liked or not for the colour of its picture."""
+    data, like = rendered(tmp_path / "gallery")
+    shutil.rmtree(tmp_path / "gallery")
+    settings = {**FAST, "encoders": ["image_cnn"]}
+    made = train("content", settings, data, FitOptions(seed=0), held=torch.empty(0, dtype=torch.long))
+    checkpoint.save(
+        tmp_path / "checkpoints" / "content",
+        made.recommender,
+        made.fitted,
+        data,
+        metrics={},
+        seed=0,
+        fit_seconds=0,
+        code_version="0",
+    )
+    async with running(Settings(data_dir=tmp_path, device="cpu")) as own:
+        for name, colour in (("warm", "orange"), ("cold", "navy")):
+            await own.put(f"/v1/items/films/{name}", {"attributes": {"poster": uri((48, 64), "png", colour)}})
+        support = [{"item_id": data.items.ids[i], "value": 5 if like[0, i] > 0 else 1} for i in range(12)]
+        ask = {"domain": "films", "user": {"support": support}, "items": ["warm", "cold"]}
+        warm, cold = (row["rating"] for row in (await own.post("/v1/predictions", ask))["predictions"])
+    assert data.user_ids[0] == "u0"  # who likes warm colours
+    assert warm > cold + 1
