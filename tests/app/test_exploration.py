@@ -37,7 +37,7 @@ async def reward(service: Service, slate_id: str, values: dict[str, float], stat
 async def films(service: Service) -> dict[tuple[str, str], dict[str, Any]]:
     """Arms by (item id, policy), read page by page."""
     found: list[dict[str, Any]] = []
-    cursor: dict[str, str] = {}
+    cursor: dict[str, Any] = {}
     while True:
         page = await service.get("/v1/admin/arms", domain="films", limit=7, **cursor)
         found += page["arms"]
