@@ -62,7 +62,7 @@ class HvaeConfig(LikeSettings):
     """Width of z_2."""
     lower_size: int = Field(100, ge=0)
     """Width of z_1; 0: one layer."""
-    normalisation: float = Field(0.7, ge=0, le=1)
+    normalisation: float = Field(0.8, ge=0, le=1)
     """p, the exponent of a history's length by which what is read of it is divided."""
     tied: bool = True
     """Whether the decoder's item rows are the encoder's."""
@@ -74,7 +74,7 @@ class HvaeConfig(LikeSettings):
     """Weight of the divergence from the prior in the end."""
     annealing: float = Field(0.5, ge=0, le=1)
     """Share of the training over which it rises from 0."""
-    least_shown: float = Field(0.3, gt=0, le=1)
+    least_shown: float = Field(0.1, gt=0, le=1)
     """Smallest share of a history that is shown in training; shares are uniform from here to 1."""
     n_negatives: int = Field(20, ge=1)
     """Items looked at for each like that are not liked (`bernoulli`)."""
@@ -86,7 +86,7 @@ class HvaeConfig(LikeSettings):
     """Users a step."""
     learning_rate: float = Field(4e-3, gt=0)
     """Of Adam."""
-    reg: float = Field(1e-4, ge=0)
+    reg: float = Field(5e-5, ge=0)
     """Penalty on the squares of item rows, beside the mean loss of a user."""
 
 

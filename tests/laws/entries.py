@@ -67,7 +67,6 @@ ENTRIES: dict[str, Entry] = {
         settings={"n_factors": 3, "embedding_size": 8, "relation_size": 4, "epochs": 6, "batch_size": 16},
         uses_attributes=True,
     ),
-    "prototypical": Entry(settings={"embedding_size": 8, "epochs": 10, "batch_size": 16}, uses_attributes=True),
     "ease": Entry(
         settings={
             "liked_above": 0.5,
@@ -101,6 +100,7 @@ ENTRIES: dict[str, Entry] = {
             "upper_size": 6,
             "lower_size": 4,
             "normalisation": 0.2,
+            "least_shown": 0.3,
             "epochs": 80,
             "batch_size": 25,
         },
@@ -121,6 +121,7 @@ ENTRIES: dict[str, Entry] = {
         uses_attributes=True,
         learns_items=False,
     ),
+    "prototypical": Entry(settings={"embedding_size": 8, "epochs": 10, "batch_size": 16}, uses_attributes=True),
     "collective": Entry(settings={"n_factors": 3, "reg": 4.0, "reg_source": 4.0, "reg_target": 4.0}, worlds=("two",)),
     "mapping": Entry(settings={"n_factors": 3, "reg": 4.0}, worlds=("two",), targets=(1,)),
     "mapping: mlp": Entry(
