@@ -63,6 +63,10 @@ class Settings(BaseSettings):
     """Age at which slates leave the log, with their rewards. Arms keep what they say."""
     upkeep_seconds: float = Field(5.0, gt=0)
     """Pause between two looks for slates that are old, or whose places are due for the default reward."""
+    learn_seconds: float = Field(2.0, ge=0)
+    """Pause between two looks for what came in about items, whose rows are then learnt again. 0: nothing is learnt."""
+    learn_ratings: int = Field(200, ge=1)
+    """Events of an item, the newest ones, that its row is learnt from."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe log lines that are written."""
     log_format: Literal["auto", "json", "console"] = "auto"

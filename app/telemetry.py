@@ -19,6 +19,10 @@ QUEUE_LENGTH = Gauge("warmstart_queue_length", "Questions that wait for computat
 STATES = Counter("warmstart_user_states_total", "User states, by where they came from.", ["source"])
 FALLBACKS = Counter("warmstart_fallbacks_total", "Answers without any checkpoint.", ["domain"])
 RELOADS = Counter("warmstart_reloads_total", "Checkpoints taken into service, and those that could not be.", ["result"])
+ITEMS_LEARNT = Counter("warmstart_item_rows_learnt_total", "Rows of items that changed by what came in about them.")
+ITEMS_TO_LEARN = Gauge(
+    "warmstart_items_to_learn", "Items whose rows are to be learnt again.", multiprocess_mode="livesum"
+)
 WORKER = Info("warmstart_worker", "The process that answers.")
 
 

@@ -48,6 +48,17 @@ class CheckpointError(Exception):
         self.reason = reason
 
 
+class LearntThrough(BaseModel):
+    """How much of an installation's log of interactions a fit has seen."""
+
+    model_config = ConfigDict(frozen=True)
+
+    installation: int
+    """The installation's number."""
+    key: int
+    """Key of the newest interaction that there was."""
+
+
 class Card(BaseModel):
     """What a checkpoint says of itself."""
 
@@ -66,6 +77,8 @@ class Card(BaseModel):
     fit_seconds: float = 0.0
     code_version: str
     created: datetime
+    learnt_through: LearntThrough | None = None
+    """None where the data did not come from an installation."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +113,7 @@ def save(
     seed: int,
     fit_seconds: float,
     code_version: str,
+    learnt_through: LearntThrough | None = None,
 ) -> Path:
     """Write a checkpoint folder at `path`, all or nothing. Raises FileExistsError where there is one already."""
     if path.exists():
@@ -117,6 +131,7 @@ def save(
         fit_seconds=round(fit_seconds, 3),
         code_version=code_version,
         created=datetime.now(UTC),
+        learnt_through=learnt_through,
     )
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:

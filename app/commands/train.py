@@ -19,6 +19,7 @@ from app import __version__
 from app.commands.terminal import facts, fail, progress_bars, show
 
 if TYPE_CHECKING:
+    from models.checkpoint import LearntThrough
     from models.datasets.dataset import Dataset
     from models.recommender import Progress
 
@@ -70,7 +71,7 @@ def train_command(
         check_settings(recommender, settings)
         if (data is None) != from_installation:
             raise TrainingError("give either --data DIR or --from-installation.")
-        with _folder(data) as folder, progress_bars() as progress:
+        with _folder(data) as (folder, through), progress_bars() as progress:
             kept = train_checkpoint(
                 recommender,
                 settings,
@@ -80,6 +81,7 @@ def train_command(
                 seed=seed,
                 device=device,
                 progress=progress,
+                learnt_through=through,
             )
     except (TrainingError, DatasetError, OSError) as error:
         raise fail(str(error)) from error
@@ -88,18 +90,19 @@ def train_command(
 
 
 @contextmanager
-def _folder(data: Path | None) -> Iterator[Path]:
-    """The data set folder to learn from; without one, an export of the installation that lives as long as the fit."""
+def _folder(data: Path | None) -> Iterator[tuple[Path, "LearntThrough | None"]]:
+    """The data set folder to learn from; without one, an export of the installation that lives as long as the fit, and
+    how far that goes."""
     if data is not None:
-        yield data
+        yield data, None
         return
     from app.commands.exchange import run_on_installation
     from app.services.exchange import export
 
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside) / "installation"
-        run_on_installation(lambda database, progress: export(database, folder, progress))
-        yield folder
+        moved = run_on_installation(lambda database, progress: export(database, folder, progress))
+        yield folder, moved.through
 
 
 def parse_settings(assignments: Sequence[str]) -> dict[str, Any]:
@@ -175,6 +178,7 @@ def train_checkpoint(
     seed: int = 0,
     device: Device = "auto",
     progress: "Progress | None" = None,
+    learnt_through: "LearntThrough | None" = None,
 ) -> Kept:
     """Fit `recommender` on `data` and save it in the folder of checkpoints `out`.
 
@@ -212,6 +216,7 @@ def train_checkpoint(
             seed=seed,
             fit_seconds=trained.seconds,
             code_version=__version__,
+            learnt_through=learnt_through,
         )
         _, digest = checkpoint.read_card(aside)
         path = out / (name or _default_name(recommender, data, digest))

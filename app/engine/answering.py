@@ -11,7 +11,7 @@ from torch import Tensor
 from app.engine.mixture import Mixture
 from app.engine.policies.choose import Plan, choose
 from app.engine.policies.slots import Choice
-from app.engine.serving import Part, ServedDomain
+from app.engine.serving import Part, Served, ServedDomain
 from models.blend import mix
 from models.datasets.schema import Attributes
 from models.recommender import Evidence, Scores
@@ -121,7 +121,7 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
         for question, rating in zip(questions, weights, strict=True)
     ]
     asked = [p for p in range(len(domain.parts)) if any(row[p] > 0 for row in (*weights, *orders))]
-    padded = _Padded.of(questions)
+    padded = Padded.of([question.known for question in questions])
     adapted = {p: _adapt(domain.parts[p], domain, [_cached(q, p) for q in questions], padded) for p in asked}
     device = adapted[asked[0]].means.device
     share, order = (
@@ -174,8 +174,8 @@ def _cached(question: Question, part: int) -> UserState | None:
 
 
 @dataclass(frozen=True)
-class _Padded:
-    """The questions' evidence as (B, L) tensors of catalogue positions."""
+class Padded:
+    """Evidence of several users as (B, L) tensors of catalogue positions."""
 
     positions: Tensor
     values: Tensor
@@ -185,14 +185,14 @@ class _Padded:
     attributes: list[Attributes]
 
     @classmethod
-    def of(cls, questions: Sequence[Question]) -> "_Padded":
-        length = max(len(question.known.positions) for question in questions)
-        shape = (len(questions), length)
+    def of(cls, users: Sequence[Known]) -> "Padded":
+        """What is known of each user."""
+        shape = (len(users), max(len(known.positions) for known in users))
         positions = np.zeros(shape, np.int64)
         values, weights = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         times = np.full(shape, np.nan)
-        for b, question in enumerate(questions):
-            known, n = question.known, len(question.known.positions)
+        for b, known in enumerate(users):
+            n = len(known.positions)
             positions[b, :n], values[b, :n] = known.positions, known.values
             weights[b, :n], times[b, :n] = known.weights, known.times
         return cls(
@@ -200,13 +200,13 @@ class _Padded:
             torch.from_numpy(values),
             torch.from_numpy(weights),
             torch.from_numpy(times),
-            [question.known.kinds for question in questions],
-            [question.known.attributes for question in questions],
+            [known.kinds for known in users],
+            [known.attributes for known in users],
         )
 
-    def for_part(self, part: Part) -> Evidence:
-        """Evidence in the rows of a part's table; interactions in domains that it does not know are left out."""
-        recommender, device = part.served.recommender, part.served.table.domain.device
+    def for_table(self, served: Served) -> Evidence:
+        """Evidence in the rows of a recommender's table; interactions in domains that it does not know are left out."""
+        recommender, device = served.recommender, served.table.domain.device
         index = {kind: i for i, kind in enumerate(recommender.schema.kinds)}
         kinds = torch.zeros_like(self.positions)
         for b, names in enumerate(self.kinds):
@@ -219,7 +219,7 @@ class _Padded:
             if any(self.attributes)
             else torch.zeros(len(self.attributes), encoder.width)
         )
-        rows = part.served.row_of[self.positions.to(device)] if self.positions.numel() else self.positions.to(device)
+        rows = served.row_of[self.positions.to(device)] if self.positions.numel() else self.positions.to(device)
         evidence = Evidence(rows, *(t.to(device) for t in (self.values, self.weights, kinds, self.times, attributes)))
         return _without_strangers(evidence) if bool((rows < 0).any()) else evidence
 
@@ -255,13 +255,13 @@ class _Adapted:
         return part.served.recommender.score(self.states, part.served.table, rows)
 
 
-def _adapt(part: Part, domain: ServedDomain, cached: list[UserState | None], padded: _Padded) -> _Adapted:
+def _adapt(part: Part, domain: ServedDomain, cached: list[UserState | None], padded: Padded) -> _Adapted:
     recommender, table = part.served.recommender, part.served.table
     found = [state for state in cached if state is not None]
     if len(found) == len(cached):
         states = torch.stack([state.state for state in found]).to(table.domain.device)
         return _Adapted(states, recommender.means(states, table, part.rows), found)
-    evidence = padded.for_part(part)
+    evidence = padded.for_table(part.served)
     states = recommender.adapt(evidence, table, part.target)  # (B, S)
     means = recommender.means(states, table, part.rows)  # (B, n)
     before, after = _support_losses(part, domain, evidence, padded, means)
@@ -275,7 +275,7 @@ def _adapt(part: Part, domain: ServedDomain, cached: list[UserState | None], pad
 
 
 def _support_losses(
-    part: Part, domain: ServedDomain, evidence: Evidence, padded: _Padded, means: Tensor
+    part: Part, domain: ServedDomain, evidence: Evidence, padded: Padded, means: Tensor
 ) -> tuple[list[float | None], list[float | None]]:
     """Mean squared error on each user's support in this domain, under the empty and under the adapted state."""
     recommender, table = part.served.recommender, part.served.table

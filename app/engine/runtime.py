@@ -14,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from app.engine import fallback
+from app.engine import fallback, learning
 from app.engine.answering import Known, Question, answer
 from app.engine.catalogue import Catalogue, CatalogueItem, Shelf
+from app.engine.learning import ItemEvents
 from app.engine.serving import Part, Served, ServedDomain
 from models import checkpoint
 from models.blend import Blend
@@ -80,6 +81,27 @@ class Runtime:
             renewed = self._domain(now.catalogue, now.served, now.deployed, now.catalogue.shelves[domain])
             self.now = Snapshot(now.catalogue, now.served, now.deployed, {**now.domains, domain: renewed})
 
+    def learn(self, events: Sequence[ItemEvents], installation: int) -> int:
+        """Learn the rows of items anew from all that came in about them; how many rows changed.
+
+        A checkpoint with which that fails keeps its rows.
+        """
+        now = self.now
+        served: dict[str, Served] = {}
+        for name, one in now.served.items():
+            try:
+                learnt = learning.learn(one, now.catalogue, events, installation)
+            except Exception:
+                log.exception("items_not_learnt", checkpoint=name)
+                continue
+            if learnt is not one:
+                served[name] = learnt
+        changed = sum(int((one.versions != now.served[name].versions).sum()) for name, one in served.items())
+        if served:
+            domains = {name: domain.with_tables(served) for name, domain in now.domains.items()}
+            self.now = Snapshot(now.catalogue, {**now.served, **served}, now.deployed, domains)
+        return changed
+
     def warm_up(self) -> None:
         """Answer a question about every domain once, with and without evidence, alone and in company."""
         for domain in self.now.domains.values():
@@ -104,7 +126,7 @@ class Runtime:
         recommender, table = fallback.build(shelf, padded)
         row_of = torch.full((len(catalogue.items),), -1, dtype=torch.long)
         row_of[torch.from_numpy(shelf.positions)] = torch.arange(len(shelf.items))
-        built_in = Served("", "", recommender, table, row_of, {})
+        built_in = Served("", "", recommender, table, row_of, {}, table, np.zeros(len(row_of), np.uint64))
         missing = "no checkpoint that rates is deployed for this domain; ratings come from content and live counts"
         return ServedDomain(shelf, catalogue, (Part("content", built_in, 0, None), *parts), None, missing)
 

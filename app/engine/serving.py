@@ -1,15 +1,18 @@
 """Checkpoints in service: item tables that follow the catalogue, and the parts that answer for a domain."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from app.engine.catalogue import Catalogue, Shelf
 from models.blend import Blend, fixed_ranking, fixed_schedule
-from models.checkpoint import Checkpoint
+from models.checkpoint import Checkpoint, LearntThrough
 from models.datasets.dataset import item_content
 from models.recommender import Evidence, ItemTable, Recommender, Role
 
@@ -27,13 +30,33 @@ class Served:
     """(N,) row of each catalogue position in the table; -1 where the item's domain is not the recommender's."""
     known: dict[tuple[str, str], int]
     """(domain, item id) → row, of the items that the checkpoint came with."""
+    prior: ItemTable
+    """The table as fit and content have it; `table` is this with rows learnt while serving (`app.engine.learning`)."""
+    versions: NDArray[np.uint64]
+    """(N,) for each catalogue position a digest of the evidence that its row was learnt from, 0 where it was not."""
+    learnt_through: LearntThrough | None = None
+    """What the fit has seen of an installation's log."""
+    fingerprint: str = ""
+    """Of the data set behind the fit."""
 
     @classmethod
     def of(cls, name: str, checkpoint: Checkpoint) -> "Served":
         """A checkpoint, before it follows a catalogue."""
         known = {(item.domain, item.item_id): row for row, item in enumerate(checkpoint.items)}
         empty = torch.empty(0, dtype=torch.long, device=checkpoint.table.domain.device)
-        return cls(name, checkpoint.digest, checkpoint.recommender, checkpoint.table, empty, known)
+        card = checkpoint.card
+        return cls(
+            name,
+            checkpoint.digest,
+            checkpoint.recommender,
+            checkpoint.table,
+            empty,
+            known,
+            checkpoint.table,
+            np.zeros(0, np.uint64),
+            card.learnt_through,
+            card.dataset_fingerprint,
+        )
 
     @cached_property
     def domains(self) -> dict[str, int]:
@@ -47,7 +70,9 @@ class Served:
         """
         met = len(self.row_of)
         rows = self.row_of.tolist() + [-1] * (len(catalogue.items) - met)
-        table = self.table
+        versions = np.concatenate([self.versions, np.zeros(len(rows) - met, np.uint64)])
+        table, prior = self.table, self.prior
+        learnt = table is not prior
         for name, target in self.domains.items():
             fresh = []
             for position in sorted({p for p in changed if p < met} | set(range(met, len(catalogue.items)))):
@@ -68,12 +93,27 @@ class Served:
             new = torch.tensor([i for i, p in enumerate(fresh) if rows[p] < 0], dtype=torch.long)
             if len(old):
                 at = torch.tensor([rows[fresh[i]] for i in old.tolist()], device=table.domain.device)
-                table = table.with_rows(at, {key: column[old] for key, column in columns.items()})
+                given = {key: column[old] for key, column in columns.items()}
+                prior = prior.with_rows(at, given)
+                table = table.with_rows(at, given) if learnt else prior
+                versions[[fresh[i] for i in old.tolist()]] = 0
             if len(new):
                 for offset, i in enumerate(new.tolist()):
                     rows[fresh[i]] = len(table) + offset
-                table = table.appended({key: column[new] for key, column in columns.items()}, target)
-        return replace(self, table=table, row_of=torch.tensor(rows, device=table.domain.device))
+                given = {key: column[new] for key, column in columns.items()}
+                prior = prior.appended(given, target)
+                table = table.appended(given, target) if learnt else prior
+        row_of = torch.tensor(rows, device=table.domain.device)
+        return replace(self, table=table, prior=prior, row_of=row_of, versions=versions)
+
+    def version_of(self, positions: NDArray[np.int64]) -> int:
+        """A digest of what the rows at some catalogue positions were learnt from; 0 where none was.
+
+        A user's state reads the rows of the items in their evidence and no others, so a state that was made under the
+        same digest is the state that would be made now.
+        """
+        used = self.versions[positions]
+        return int.from_bytes(blake2b(used.tobytes(), digest_size=7).digest()) if used.any() else 0
 
     def _content_rows(self, catalogue: Catalogue, positions: Sequence[int], target: int) -> dict[str, Tensor]:
         items = [catalogue.items[p] for p in positions]
@@ -82,6 +122,11 @@ class Served:
         )
         with torch.no_grad():
             return self.recommender.embed_items(content.to(self.table.domain.device), target)
+
+
+def imported_ids(fingerprint: str) -> str:
+    """How the ids of events begin that came from a data set."""
+    return f"import-{fingerprint[:16]}-"
 
 
 @dataclass(frozen=True)
@@ -140,6 +185,13 @@ class ServedDomain:
     blend: Blend | None
     fallback: str | None
     """What was missing, for the caller; None where a checkpoint answers."""
+
+    def with_tables(self, served: Mapping[str, Served]) -> "ServedDomain":
+        """The same with other tables of some checkpoints, whose items have the same rows."""
+        if not any(part.served.name in served for part in self.parts):
+            return self
+        parts = [replace(part, served=served.get(part.served.name, part.served)) for part in self.parts]
+        return replace(self, parts=tuple(parts))
 
     @property
     def schedule(self) -> str:

@@ -146,7 +146,10 @@ async def from_storage(installation: Installation, snapshot: Snapshot, domain: S
         if worth is not None:
             found.append((position, *worth, event.occurred_at, event.kind))
     gathered = _gathered(snapshot, target, found, user.attributes, [])
-    loaded = [None if state is None else _load_state(state) for state in states]
+    loaded = [
+        None if state is None else _load_state(state, part.served.version_of(gathered.known.positions))
+        for state, part in zip(states, domain.parts, strict=True)
+    ]
     STATES.labels("cache").inc(sum(state is not None for state in loaded))
     STATES.labels("adapted").inc(sum(state is None for state in loaded))
     return Gathered(gathered.known, gathered.support_size, gathered.seen, [], user, loaded if any(loaded) else ())
@@ -165,8 +168,10 @@ async def remember(
     known = gathered.states or [None] * len(states)
     limit = installation.settings.cache_max_state_bytes
     entries = {
-        key: _dump_state(state)
-        for key, state, old in zip(_state_keys(domain, snapshot, gathered.user), states, known, strict=True)
+        key: _dump_state(state, part.served.version_of(gathered.known.positions))
+        for key, state, old, part in zip(
+            _state_keys(domain, snapshot, gathered.user), states, known, domain.parts, strict=True
+        )
         if state is not None and old is None and state.state.numel() * 4 <= limit
     }
     if entries:
@@ -212,12 +217,21 @@ def _load_history(content: bytes) -> list[Event]:
     return [Event(key, kind, value, when, None) for key, kind, value, when in orjson.loads(content)]
 
 
-def _dump_state(state: UserState) -> bytes:
-    head: Mapping[str, Any] = {"n": state.support_size, "before": state.loss_before, "after": state.loss_after}
+def _dump_state(state: UserState, version: int) -> bytes:
+    """`version` is that of the item rows that the state was made from."""
+    head: Mapping[str, Any] = {
+        "n": state.support_size,
+        "before": state.loss_before,
+        "after": state.loss_after,
+        "rows": version,
+    }
     return orjson.dumps(head) + b"\n" + state.state.float().numpy().tobytes()
 
 
-def _load_state(content: bytes) -> UserState:
+def _load_state(content: bytes, version: int) -> UserState | None:
+    """The state, unless rows that it was made from have been learnt since."""
     head, _, body = content.partition(b"\n")
     said = orjson.loads(head)
+    if said.get("rows", 0) != version:
+        return None
     return UserState(torch.from_numpy(np.frombuffer(body, np.float32).copy()), said["n"], said["before"], said["after"])

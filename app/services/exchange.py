@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 import polars as pl
 
-from app.storage import catalogue, domains, interactions, users
+from app.engine.serving import imported_ids
+from app.storage import catalogue, domains, interactions, revisions, users
 from app.storage.database import Connection, Database
 from app.storage.records import ExportedInteraction, NewDomain, NewInteraction, NewItem, StoredDomain, StoredItem
+from models.checkpoint import LearntThrough
 from models.datasets import folder
 from models.datasets.dataset import Dataset
 from models.datasets.description import RESERVED, Description, DomainDescription, read_description
@@ -37,6 +39,8 @@ class Moved:
     interactions: int
     already_there: int = 0
     """Interactions of an import that an earlier, interrupted one had stored."""
+    through: LearntThrough | None = None
+    """How far an export goes."""
 
 
 async def export(database: Database, path: Path, progress: Progress = no_progress) -> Moved:
@@ -52,13 +56,15 @@ async def export(database: Database, path: Path, progress: Progress = no_progres
         people = [user async for user in _pages(connection, users.export_since)]
         progress("exporting interactions", 0.3, {})
         events = [event async for event in _pages(connection, interactions.export_since)]
+        number = await revisions.installation_id(connection)
     if not declared or not events:
         raise ExchangeError("the installation has no interactions yet; there is nothing to export.")
     tables = _tables(declared, stored, [(user.user_id, user.attributes) for user in people], events)
     progress("writing", 0.8, {})
     folder.write(tables, path)
     progress("writing", 1.0, {})
-    return Moved(len(people), len(stored), len(tables.interactions))
+    through = LearntThrough(installation=number, key=events[-1].key)
+    return Moved(len(people), len(stored), len(tables.interactions), through=through)
 
 
 async def import_folder(database: Database, path: Path, progress: Progress = no_progress) -> Moved:
@@ -115,7 +121,7 @@ async def _import_events(
                 kind=row["kind"],
                 value=row["value"],
                 occurred_at=row["occurred_at"],
-                event_id=f"import-{data.fingerprint[:16]}-{start + i}",
+                event_id=f"{imported_ids(data.fingerprint)}{start + i}",
                 context={name: row[name] for name in folder.CONTEXT if row[name] is not None} or None,
             )
             for i, row in enumerate(rows[start : start + BATCH].iter_rows(named=True))

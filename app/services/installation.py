@@ -20,6 +20,7 @@ from app.engine.runtime import Runtime, Snapshot
 from app.engine.serving import Served
 from app.services.coalesce import Coalescer
 from app.services.exploration import Policies
+from app.services.learning import Learner
 from app.settings import Settings
 from app.storage import catalogue, deployments, domains, revisions, slates
 from app.storage.database import Database
@@ -34,11 +35,14 @@ log = structlog.get_logger()
 RETRY_LOAD_SECONDS = 5.0
 """Pause before a wanted checkpoint that could not be loaded is tried again."""
 
+CATCH_UP_SECONDS = 30.0
+"""Time that a start takes at most to learn what came in about items; the rest is learnt while it serves."""
+
 
 class Installation:
     """What the services work on. `open` makes one, `close` ends it."""
 
-    def __init__(self, settings: Settings, database: Database, cache: UserStateCache) -> None:
+    def __init__(self, settings: Settings, database: Database, cache: UserStateCache, number: int) -> None:
         self.settings = settings
         self.database = database
         self.cache = cache
@@ -57,6 +61,7 @@ class Installation:
         self._retry_at = math.inf
         self._reloading: asyncio.Task[None] | None = None
         self._counted_at: dict[str, float] = {}
+        self.learner = Learner(database, self.runtime, settings, self._change, self.fresh, number)
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -79,15 +84,17 @@ class Installation:
             if settings.redis_url
             else MemoryCache(settings.cache_max_bytes, settings.cache_ttl_seconds)
         )
-        made = cls(settings, database, cache)
+        made = cls(settings, database, cache, number)
         made.batcher.start()
         await made.fresh()
         await made.follow_deployments()
         return made
 
     async def warm_up(self) -> None:
-        """Answer practice questions, and be ready."""
+        """Learn what came in about items, answer practice questions, and be ready."""
+        await self.learner.catch_up(CATCH_UP_SECONDS)
         await asyncio.to_thread(settle, self.runtime.warm_up)
+        self.learner.start()
         self.ready = True
 
     async def close(self) -> None:
@@ -95,6 +102,7 @@ class Installation:
         self.ready = False
         if self._reloading is not None:
             self._reloading.cancel()
+        await self.learner.close()
         await asyncio.to_thread(self.batcher.close)
         await self.log_slate.close()
         await self.cache.close()
@@ -147,6 +155,8 @@ class Installation:
                         wanted[where] = self.runtime.now.deployed[where]
             async with self._change:
                 await asyncio.to_thread(self.runtime.deploy, wanted, loaded)
+            if loaded:
+                self.learner.renew()
             self._deployments = seen.deployments
             self._retry_at = asyncio.get_running_loop().time() + RETRY_LOAD_SECONDS if failed else math.inf
 
@@ -198,6 +208,7 @@ class Installation:
             Domain(name=d.name, rating_min=d.rating_min, rating_max=d.rating_max, kinds=dict(d.kinds)) for d in stored
         ]
         await asyncio.to_thread(self.runtime.follow, seen.catalogue, specs, items)
+        self.learner.again(item.key for item in items)
 
 
 def _role(name: str) -> Role:

@@ -7,7 +7,7 @@ import orjson
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import catalogue, rewards, tables, users
+from app.storage import catalogue, item_events, rewards, tables, users
 from app.storage.batches import BulkInsert, among
 from app.storage.errors import EventConflict
 from app.storage.records import Added, ExportedInteraction, InteractionReward, NewInteraction, microseconds, seconds
@@ -111,12 +111,16 @@ def _worth(
 
 async def remove(connection: AsyncConnection, event_id: str) -> bool:
     """Take an event back, and what it was worth; the user's revision is raised. Whether there was one."""
-    removed = delete(_INTERACTIONS).where(_INTERACTIONS.c.event_id == event_id).returning(_INTERACTIONS.c.user_key)
-    user_key = (await connection.execute(removed)).scalar()
-    if user_key is None:
+    removed = delete(_INTERACTIONS).where(_INTERACTIONS.c.event_id == event_id)
+    about = removed.returning(_INTERACTIONS.c.user_key, _INTERACTIONS.c.item_key)
+    row = (await connection.execute(about)).first()
+    if row is None:
         return False
     revision = tables.users.c.revision
-    await connection.execute(update(tables.users).where(tables.users.c.key == user_key).values(revision=revision + 1))
+    await connection.execute(
+        update(tables.users).where(tables.users.c.key == row.user_key).values(revision=revision + 1)
+    )
+    await item_events.withdraw(connection, row.item_key)
     await rewards.withdraw(connection, event_id)
     return True
 

@@ -100,9 +100,19 @@ interactions = Table(
     Column("slate_id", String),
     Column("context", Object),
     Index(None, "user_key", "occurred_at", "key"),
+    Index(None, "item_key", "occurred_at", "key"),
     sqlite_autoincrement=True,
 )
 """`content_digest` tells an event sent again from another under the same id; it is there where an id is."""
+
+withdrawals = Table(
+    "withdrawals",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("item_key", Key, ForeignKey("items.key"), nullable=False),
+    sqlite_autoincrement=True,
+)
+"""Items of which an event was taken back or erased, in that order; of whom is not kept."""
 
 slates = Table(
     "slates",

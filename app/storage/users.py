@@ -7,7 +7,7 @@ from sqlalchemy import Row, bindparam, or_, select, tuple_, update
 from sqlalchemy import delete as delete_from
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import arms, tables
+from app.storage import arms, item_events, tables
 from app.storage.batches import BulkInsert
 from app.storage.records import Event, Json, StoredUser, Written, seconds
 
@@ -109,20 +109,28 @@ async def delete(connection: AsyncConnection, user_id: str) -> bool:
     # Slates before rewards and arms, as all who write to these do.
     await connection.execute(_LOCK_SLATES, {"user_key": user_key})
     await connection.execute(_FORGET_EVENTS, {"user_key": user_key})
+    await item_events.withdraw_all(connection, user_key)
     await arms.fold(connection, "slates.user_key = :user_key", {"user_key": user_key})
     deleted = delete_from(_USERS).where(_USERS.c.user_id == user_id).returning(_USERS.c.key)
     return (await connection.execute(deleted)).first() is not None
 
 
-async def history(connection: AsyncConnection, user_key: int, limit: int) -> list[Event]:
-    """The newest `limit` events that count as evidence, oldest first.
+async def history(
+    connection: AsyncConnection, user_key: int, limit: int, before: tuple[int, int] | None = None
+) -> list[Event]:
+    """The newest `limit` events that count as evidence, oldest first; those before a moment (`item_events.moment`).
 
     Of several ratings of one item only the one that occurred last counts, of those that occurred at the same time the
     one received last; events of other kinds all do.
     """
     newest_first: list[Row[Any]] = []
     rated: set[int] = set()
-    page = (await connection.execute(_HISTORY, {"user_key": user_key, "size": limit})).all()
+    first = {"user_key": user_key, "size": limit}
+    if before is None:
+        page = (await connection.execute(_HISTORY, first)).all()
+    else:
+        first |= {"before_time": before[0], "before_key": before[1]}
+        page = (await connection.execute(_HISTORY_BEFORE, first)).all()
     while page:
         for row in page:
             if row.kind == "rating":

@@ -3,6 +3,9 @@
 A small world with known truth is trained once (`trained`). `service` runs on it, once embedded and once on Postgres and
 a Redis-compatible server, and is shared by the tests of the run: each uses users and domains of its own. Tests that
 reload checkpoints or break something start a service of their own with `start`.
+
+Nothing is learnt while serving unless a test asks for it: by that, scores change a moment after a rating, and tests
+would see each other's ratings.
 """
 
 import shutil
@@ -143,7 +146,7 @@ async def service(
         urls = {"database_url": database, "redis_url": valkey.connection_url}
     folder = tmp_path_factory.mktemp(request.param)
     shutil.copytree(trained, folder / "checkpoints")
-    async with running(Settings(data_dir=folder, device="cpu", **urls)) as made:
+    async with running(Settings(data_dir=folder, device="cpu", learn_seconds=0, **urls)) as made:
         yield made
 
 
@@ -169,7 +172,8 @@ def start(trained: Path, sqlite_url: str, tmp_path: Path) -> Start:
         for name in checkpoints:
             if not (tmp_path / "checkpoints" / name).exists():
                 shutil.copytree(trained / name, tmp_path / "checkpoints" / name)
-        chosen: dict[str, Any] = {"data_dir": tmp_path, "device": "cpu", "database_url": sqlite_url} | settings
+        chosen: dict[str, Any] = {"data_dir": tmp_path, "device": "cpu", "database_url": sqlite_url, "learn_seconds": 0}
+        chosen |= settings
         return running(Settings(**chosen))
 
     return begin
