@@ -42,7 +42,7 @@ def served_movies(movies: Movies, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("served")
     stock = movies.stock(folder / "checkpoints", "content", "bayes-a", "maml", "ease")
     fit_blends(stock, movies.training)
-    with warmstart(folder, checkpoint_dir=stock) as server, server.client() as client:
+    with warmstart(folder, checkpoint_dir=stock, learn_seconds=0) as server, server.client() as client:
         yield client
 
 

@@ -26,6 +26,7 @@ def workers(movies: Movies, postgres_url: str, redis_url: str, tmp_path: Path) -
     """Clients of two services over one Postgres, one Valkey and one folder of checkpoints; `bayes-a` is in service."""
     stock = movies.stock(tmp_path / "checkpoints", "bayes-a")
     shared: dict[str, Any] = {"checkpoint_dir": stock, "database_url": postgres_url, "redis_url": redis_url}
+    shared["learn_seconds"] = 0  # what is learnt of items reaches workers in their own time (`test_new_items`)
     with ExitStack() as stack:
         first, second = (
             stack.enter_context(stack.enter_context(warmstart(tmp_path / name, **shared)).client())
@@ -94,8 +95,9 @@ def test_a_reload_reaches_both_workers(workers: Workers) -> None:
 def test_two_workers_behind_one_port(movies: Movies, postgres_url: str, redis_url: str, tmp_path: Path) -> None:
     """`serve --workers 2`: connections land on either, and each answers as if it were the only one."""
     stock = movies.stock(tmp_path / "checkpoints", "bayes-a")
+    backing = {"database_url": postgres_url, "redis_url": redis_url}
     with (
-        warmstart(tmp_path, checkpoint_dir=stock, database_url=postgres_url, redis_url=redis_url, workers=2) as server,
+        warmstart(tmp_path, checkpoint_dir=stock, workers=2, learn_seconds=0, **backing) as server,
         ExitStack() as stack,
     ):
         # One worker may be ready before the other listens, and which of them gets a connection is chance.

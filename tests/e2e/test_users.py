@@ -30,13 +30,14 @@ def test_each_rating_moves_the_list_and_a_restart_forgets_nothing(
 ) -> None:
     """A newcomer rates six films one by one.
 
-    After each the list is another, without the films rated so far; after a restart it is exactly what it was.
+    After each the list is another, without the films rated so far; after a restart it is exactly what it was. Nothing
+    is learnt of the films meanwhile: when their rows change is the learner's business (`test_new_items`).
     """
     stock = movies.stock(tmp_path / "checkpoints", "content", "bayes-a", "maml")
     loved = movies.best_known("Sci-Fi", 3)
     hated = movies.best_known("Romance", 3, without=["Sci-Fi"])
     ratings = [rating for pair in zip(loved, hated, strict=True) for rating in zip(pair, (5.0, 1.0), strict=True)]
-    with warmstart(tmp_path, checkpoint_dir=stock, **backing) as server, server.client() as client:
+    with warmstart(tmp_path, checkpoint_dir=stock, learn_seconds=0, **backing) as server, server.client() as client:
         lists = [slate(client, "newcomer")]
         for n, (item_id, value) in enumerate(ratings, start=1):
             rate(client, "newcomer", item_id, value)
@@ -44,7 +45,7 @@ def test_each_rating_moves_the_list_and_a_restart_forgets_nothing(
             assert lists[-1] != lists[-2]
             assert not {seen for seen, _ in ratings[:n]} & {shown for shown, _ in lists[-1]}
         assert slate(client, "somebody else") == lists[0]
-    with warmstart(tmp_path, checkpoint_dir=stock, **backing) as server, server.client() as client:
+    with warmstart(tmp_path, checkpoint_dir=stock, learn_seconds=0, **backing) as server, server.client() as client:
         assert slate(client, "newcomer") == lists[-1]
         known = client.get("/v1/users/newcomer").json()["interactions"]
     assert [(event["item_id"], event["value"]) for event in known] == ratings
