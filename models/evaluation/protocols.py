@@ -26,6 +26,7 @@ from models.evaluation.crossdomain import BETAS, Crossing, cross
 from models.evaluation.draws import Draw, DrawsError, FixedDraws, draw_by_seed, draws_file, read_fixed
 from models.evaluation.exam import Exam, Group
 from models.evaluation.nextitem import next_item_exam
+from models.evaluation.results import BASELINES
 from models.training.domains import Direction
 
 SHOTS = (0, 1, 3, 5, 10, 20, 50)
@@ -112,7 +113,7 @@ def zeroshot(data: Dataset, options: ProtocolOptions) -> Exam:
         whose = f"A random fifth of the users and a random fifth of the items are cold; seed {options.seed}."
     groups = [_group(q, data, draws, [draw.query[:0] for draw in draws]) for q, draws in asked.items()]
     description = f"Up to ten ratings of each user of a quarter, predicted from no interaction at all. {whose}"
-    return Exam("zeroshot", description, data, training, groups)
+    return Exam("zeroshot", description, data, training, groups, baselines=("popularity", *BASELINES))
 
 
 def itemcold(data: Dataset, options: ProtocolOptions) -> Exam:
