@@ -160,8 +160,7 @@ class Ease(Recommender):
 
     def _place(self, data: Dataset, kept: Tensor) -> ItemTable:
         """Learn where content places items; the item table."""
-        seen, domain, device = data.interactions, data.items.domain, self.content.device
-        liked = data.where(self.likes.cpu()(seen.values, seen.weights, domain[seen.items]) > 0)
+        liked, domain, device = self.likes.only(data), data.items.domain, self.content.device
         places = normalize(co_rating_vectors(liked, self.config.place_size), dim=1)  # (N, E)
         design = item_design(data.items.content.features, domain, len(self.schema.domains))
         counts = item_counts(liked)

@@ -92,9 +92,7 @@ class Multinomial(Likelihood):
         return likes, likes.new_zeros(len(likes), 0)
 
     def counted(self, data: Dataset) -> Dataset:
-        seen = data.interactions
-        domain = data.items.domain[seen.items]
-        return data.where(seen.values > self.likes.threshold.cpu()[domain])
+        return self.likes.only(data)
 
     def loss(self, said: Tensor, bias: Tensor, weights: Tensor, values: Tensor) -> Tensor:
         return -(weights * log_softmax(said + bias, dim=1)).sum(dim=1)

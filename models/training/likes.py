@@ -55,14 +55,15 @@ class Likes(nn.Module):
         shared: Tensor = weights / total[place].clamp(min=1)
         return shared
 
+    def only(self, data: Dataset) -> Dataset:
+        """The data with nothing but likes."""
+        seen = data.interactions
+        return data.where(seen.values > self.threshold.cpu()[data.items.domain[seen.items]])
+
     def matrix(self, data: Dataset) -> sparse.csr_matrix:
         """(U, N) float32, the likes of a data set."""
-        seen = data.interactions
-        domain = data.items.domain[seen.items]
-        threshold = self.threshold.cpu()
-        weights = (seen.weights * (seen.values > threshold[domain])).numpy()
-        liked = weights > 0
-        pairs = (seen.users.numpy()[liked], seen.items.numpy()[liked])
-        matrix = sparse.csr_matrix((weights[liked], pairs), shape=(data.n_users, data.n_items))
+        liked = self.only(data).interactions
+        pairs = (liked.users.numpy(), liked.items.numpy())
+        matrix = sparse.csr_matrix((liked.weights.numpy(), pairs), shape=(data.n_users, data.n_items))
         matrix.data = np.minimum(matrix.data, 1)
         return matrix

@@ -12,7 +12,7 @@ from models.training.hierarchical import Gaussian, Hierarchy
 from models.training.likelihoods import Bernoulli, GaussianRatings, Multinomial
 from models.training.validation import Validation
 from tests.laws.world import make_world
-from tests.models.tiny import evidence, tiny
+from tests.models.tiny import tiny
 
 SMALL: dict[str, Any] = {
     "liked_above": 0.5,
@@ -135,13 +135,13 @@ def test_the_epoch_with_the_best_lists_is_kept():
     assert validation.measure(hvae, fitted.table)["ndcg@100"] == pytest.approx(max(reached))
 
 
-def test_an_item_without_likes_has_the_row_of_those_that_are_like_it():
-    features = torch.tensor([[1.0], [1.0], [0.0], [0.0], [1.0]])
-    likes = [(u, 2 * (u % 2) + i, 5) for u in range(30) for i in (0, 1)]
-    data = tiny(likes, domain=[0] * 5, features=features)
-    hvae = Hvae(HvaeConfig(**SMALL), data.schema)
-    table = hvae.fit(data, FitOptions()).table
-    assert table.trained.tolist() == [True] * 4 + [False]
-    near, far = (torch.cosine_similarity(table["encoder"][4], table["encoder"][i], dim=0) for i in (0, 2))
-    assert near > far
-    assert hvae.adapt(evidence((4, 5)), table, 0).isfinite().all()
+def test_what_content_suggests_is_nearer_to_what_was_learnt_of_an_item_than_of_others():
+    world = make_world(1)
+    hvae = Hvae(HvaeConfig(**SMALL), world.data.schema)
+    table = hvae.fit(world.training, FitOptions()).table
+    suggested = hvae.embed_items(world.data.items.content, 0)["encoder"][table.trained]
+    learnt = table["encoder"][table.trained]
+    alike = torch.cosine_similarity(suggested[:, None], learnt[None], dim=2)
+    assert alike.diagonal().mean() > alike.mean() + 0.2
+    untouched = hvae.embed_items(world.data.items.content.rows((~table.trained).nonzero().flatten()), 0)
+    torch.testing.assert_close(table["encoder"][~table.trained], untouched["encoder"])
