@@ -3,6 +3,7 @@
 from models.recommender import Recommender
 from models.recommenders.attributes import Attributes
 from models.recommenders.bayes import Bayes
+from models.recommenders.bayes_transfer import BayesTransfer
 from models.recommenders.bias import Bias
 from models.recommenders.collective import Collective
 from models.recommenders.content import Content
@@ -37,5 +38,6 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         Hvae,
         Collective,
         Mapping,
+        BayesTransfer,
     )
 }

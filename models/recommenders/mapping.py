@@ -29,7 +29,7 @@ from models.training.biases import residuals
 from models.training.domains import TransferSettings, evidence_in, only, overlapping_items, overlapping_users
 from models.training.factorisation import fold_in
 from models.training.statistics import item_counts, ridge
-from models.training.transfer import Transfer, keep_best
+from models.training.transfer import Transfer, keep_best, named, part
 
 SOURCE, TARGET = "source.", "target."
 """What the columns of the two factorisations begin with in the item table."""
@@ -82,10 +82,10 @@ class UserMap(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """The last layers are zeros: f begins as the linear map."""
-        for part in (self.mlp, self.bridge):
-            if part is not None:
-                nn.init.zeros_(part.linears()[-1].weight)
-                nn.init.zeros_(part.linears()[-1].bias)
+        for network in (self.mlp, self.bridge):
+            if network is not None:
+                nn.init.zeros_(network.linears()[-1].weight)
+                nn.init.zeros_(network.linears()[-1].bias)
 
     def forward(self, users: Tensor, history: Tensor, weights: Tensor) -> Tensor:
         """(B, P) in the target from (B, P) in the source and items (B, L, P) weighted (B, L) of the history."""
@@ -122,19 +122,19 @@ class Mapping(Transfer):
 
     def adapt(self, evidence: Evidence, table: ItemTable, target: int) -> Tensor:
         there = evidence_in(evidence, table, self.direction.source)
-        source = self.source.adapt(there, _part(table, SOURCE), self.direction.source)
+        source = self.source.adapt(there, part(table, SOURCE), self.direction.source)
         mapped = self.user_map(source, *self._history(there, table))
         return torch.cat([source, self._moved(mapped, evidence_in(evidence, table, self.direction.target), table)], 1)
 
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
         rows = slice(None) if positions is None else positions
         source, target = states.chunk(2, dim=1)
-        answers = self.target.score(target, _part(table, TARGET), positions).mean
-        elsewhere = self.source.score(source, _part(table, SOURCE), positions).mean
+        answers = self.target.score(target, part(table, TARGET), positions).mean
+        elsewhere = self.source.score(source, part(table, SOURCE), positions).mean
         return Scores(answers.where(table.domain[rows] == self.direction.target, elsewhere))
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        return _named(self.source.embed_items(content, domain), SOURCE) | _named(
+        return named(self.source.embed_items(content, domain), SOURCE) | named(
             self.target.embed_items(content, domain), TARGET
         )
 
@@ -142,8 +142,8 @@ class Mapping(Transfer):
         """What each factorisation learns; of an item only the columns of its own domain are ever read."""
         states = evidence.states.chunk(2, dim=1)
         learnt: Columns = {}
-        for part, prefix, own in zip((self.source, self.target), (SOURCE, TARGET), states, strict=True):
-            learnt |= _named(part.learn_items(_part(table, prefix), rows, replace(evidence, states=own)), prefix)
+        for model, prefix, own in zip((self.source, self.target), (SOURCE, TARGET), states, strict=True):
+            learnt |= named(model.learn_items(part(table, prefix), rows, replace(evidence, states=own)), prefix)
         return learnt
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
@@ -154,7 +154,7 @@ class Mapping(Transfer):
         alone = replace(options, validation=None)  # it asks about the target; each domain is fitted for itself
         source = self.source.fit(only(data, self.direction.source), alone).table
         target = self.target.fit(only(data, self.direction.target), alone).table
-        columns = _named(source.columns, SOURCE) | _named(target.columns, TARGET)
+        columns = named(source.columns, SOURCE) | named(target.columns, TARGET)
         table = ItemTable(columns, data.items.domain, item_counts(data) > 0).to(options.device)
         if self.config.map_items:
             table = self._with_twins(table, data)
@@ -175,7 +175,7 @@ class Mapping(Transfer):
 
     def _design(self, evidence: Evidence, table: ItemTable) -> tuple[Tensor, Tensor]:
         """(1, q_i) (B, L, P) of target items, and their ratings less their biases (B, L)."""
-        y = residuals(evidence, _part(table, TARGET), self.target.mean, self.target.unit)
+        y = residuals(evidence, part(table, TARGET), self.target.mean, self.target.unit)
         return with_constant(table[TARGET + "factors"][evidence.items]), y
 
     def _history(self, evidence: Evidence, table: ItemTable) -> tuple[Tensor, Tensor]:
@@ -186,19 +186,19 @@ class Mapping(Transfer):
         newest = age.topk(min(LONGEST, evidence.items.shape[1]), dim=1).indices
         kept = {n: v.gather(1, newest) for n, v in vars(evidence).items() if n != "attributes"}
         short = Evidence(**kept, attributes=evidence.attributes)
-        y = residuals(short, _part(table, SOURCE), self.source.mean, self.source.unit)
+        y = residuals(short, part(table, SOURCE), self.source.mean, self.source.unit)
         return torch.cat([y[..., None], table[SOURCE + "factors"][short.items]], dim=2), short.weights
 
     def _in_target(self, evidence: Evidence, table: ItemTable) -> tuple[Tensor, Tensor]:
         """(B, P) bias and factors from target ratings alone, and how well they are known (B,), between 0 and 1."""
         known = evidence_in(evidence, table, self.direction.target)
         n = known.weights.sum(1)
-        return self.target.adapt(known, _part(table, TARGET), self.direction.target), n / (n + self.config.reg)
+        return self.target.adapt(known, part(table, TARGET), self.direction.target), n / (n + self.config.reg)
 
     def _fit_linear(self, evidence: Evidence, table: ItemTable) -> None:
         evidence = evidence.to(table.domain.device)
         source = self.source.adapt(
-            evidence_in(evidence, table, self.direction.source), _part(table, SOURCE), self.direction.source
+            evidence_in(evidence, table, self.direction.source), part(table, SOURCE), self.direction.source
         )
         target, trust = self._in_target(evidence, table)
         self.user_map.linear.copy_(ridge(with_constant(source), target, trust, self.config.reg_map))
@@ -222,7 +222,7 @@ class Mapping(Transfer):
 
     def _loss(self, evidence: Evidence, table: ItemTable) -> Tensor:
         there = evidence_in(evidence, table, self.direction.source)
-        source = self.source.adapt(there, _part(table, SOURCE), self.direction.source)
+        source = self.source.adapt(there, part(table, SOURCE), self.direction.source)
         mapped: Tensor = self.user_map(source, *self._history(there, table))
         if self.config.kind == "mlp":
             target, trust = self._in_target(evidence, table)
@@ -255,13 +255,3 @@ class Mapping(Transfer):
                 for name, column in table.columns.items()
             },
         )
-
-
-def _named(columns: Columns, prefix: str) -> Columns:
-    return {prefix + name: column for name, column in columns.items()}
-
-
-def _part(table: ItemTable, prefix: str) -> ItemTable:
-    """One factorisation's columns under their own names."""
-    columns = {name.removeprefix(prefix): c for name, c in table.columns.items() if name.startswith(prefix)}
-    return replace(table, columns=columns)

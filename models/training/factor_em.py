@@ -20,8 +20,9 @@ from torch import Tensor
 from models.datasets.dataset import Dataset
 from models.training.gaussian import FieldRegression, pack, pack_dual, pack_outer, posterior, unpack
 
-LOADING, SPREAD, SHRINKAGE = 0.4, 0.1, 5.0
-"""Where the fit starts: c and the spread of (b, v) in units of the ratings' spread, and ratings' worth of shrinkage."""
+LOADING, BIAS_SPREAD, SPREAD, SHRINKAGE = 0.4, 0.4, 0.1, 5.0
+"""Where the fit starts: c and the spread of b and of v in units of the ratings' spread, ratings' worth of shrinkage. EM
+finds a variance slowly from below where items have few ratings each, so b starts at what is usual."""
 FLOOR = 1e-4
 """Least variance of the noise."""
 
@@ -71,6 +72,7 @@ class FactorEM:
         self.loading = LOADING * unit  # c (D,)
         for prior, variance in zip(self.item_priors, self.domain_noise, strict=True):
             prior.noise *= SPREAD**2 * variance
+            prior.noise[0, 0] = BIAS_SPREAD**2 * variance
         start = torch.randn(data.n_items, self.size, generator=generator, dtype=torch.float64)
         self.item_mean = SPREAD * unit[self.domain, None] * start  # (N, P) of (b, v)
         self.item_mean[:, 0] = _dot(self.values_by_item, torch.ones(data.n_users, 1).double())[:, 0]

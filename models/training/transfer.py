@@ -10,7 +10,7 @@ the target, are answered best.
 import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
-from models.recommender import FitOptions, FitReport, Fitted, ItemTable, Recommender, Role
+from models.recommender import Columns, FitOptions, FitReport, Fitted, ItemTable, Recommender, Role
 from models.training.biases import units
 from models.training.domains import Direction, TransferSettings, domain_of
 
@@ -34,6 +34,17 @@ class Transfer(Recommender):
         """Raises ValueError where the schema does not have the domains that the configuration names."""
         super().__init__(config, schema)
         self.direction = Direction.of(config, schema)
+
+
+def named(columns: Columns, prefix: str) -> Columns:
+    """Columns of a part of a recommender, as they are called in its item table."""
+    return {prefix + name: column for name, column in columns.items()}
+
+
+def part(table: ItemTable, prefix: str) -> ItemTable:
+    """The columns of a part of a recommender, under their own names."""
+    columns = {name.removeprefix(prefix): c for name, c in table.columns.items() if name.startswith(prefix)}
+    return replace(table, columns=columns)
 
 
 class JointSettings(TransferSettings):

@@ -130,4 +130,7 @@ ENTRIES: dict[str, Entry] = {
     "mapping: bridge": Entry(
         settings={"n_factors": 3, "reg": 4.0, "kind": "bridge", "epochs": 5}, worlds=("two",), targets=(1,)
     ),
+    "bayes_transfer": Entry(
+        settings={"n_factors": 3, "iterations": 20}, uses_attributes=True, worlds=("two",), targets=(1,)
+    ),
 }
