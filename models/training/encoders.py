@@ -36,10 +36,11 @@ SWEEPS = 8
 """Of the factorisation."""
 FACTOR_REG = 20.0
 """Ridge penalty of its factors, in ratings."""
-SHRINKAGE = 50.0
-"""Ratings' worth of doubt in what an item's ratings say of it: how much more an item counts that many have rated."""
-RIDGE = 5.0
-"""Penalty of W, in items."""
+SHRINKAGE = 4.0
+"""An item counts n / (n + this many times the mean n): it is ratings that matter in the end, but the most rated items
+are too few to learn from alone."""
+RIDGE = 10.0
+"""Penalty of W, in items with a typical count."""
 WORD = re.compile(r"\w+")
 N_WORDS = 8192
 """Buckets that words are hashed to; 0 is no word."""
@@ -145,8 +146,10 @@ class Targets:
 
     @property
     def reliability(self) -> Tensor:
-        """(N,) what an item counts, 0 without a rating."""
-        return self.counts / (self.counts + SHRINKAGE)
+        """(N,) what an item counts: one on average, 0 without a rating."""
+        n = (self.counts > 0).sum().clamp(min=1)
+        weights = self.counts / (self.counts + SHRINKAGE * self.counts.sum() / n).clamp(min=1e-9)
+        return weights * n / weights.sum().clamp(min=1e-9)
 
 
 class Network(nn.Module):
