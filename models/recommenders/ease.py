@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 from scipy import sparse
 from torch import Tensor
-from torch.nn.functional import embedding_bag, normalize
+from torch.nn.functional import embedding_bag, normalize, pad
 
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
@@ -123,8 +123,8 @@ class Ease(Recommender):
         likeness, nearest = likeness.topk(min(self.config.n_neighbours, len(self.places)), dim=1)
         likeness = likeness.clamp(min=1e-3)
         missing = self.config.n_neighbours - nearest.shape[1]
-        share = torch.nn.functional.pad(likeness / likeness.sum(dim=1, keepdim=True), (0, missing))
-        return {"like": torch.nn.functional.pad(nearest, (0, missing)), "share": share}
+        share = pad(likeness / likeness.sum(dim=1, keepdim=True), (0, missing))
+        return {"like": pad(nearest, (0, missing)), "share": share}
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         likes = self.likes.matrix(data)  # (U, N)
@@ -176,15 +176,9 @@ class Ease(Recommender):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Make room first: only the weights themselves tell of how many items they are."""
-        saved = {name: state_dict.get(prefix + name) for name in ("weights", "constant", "places")}
-        n_items = {
-            dim
-            for name, tensor in saved.items()
-            if tensor is not None
-            for dim in tensor.shape[: 1 + (name == "weights")]
-        }
-        if len(n_items) == 1:
-            m = n_items.pop()
+        saved = state_dict.get(prefix + "weights")
+        if isinstance(saved, Tensor) and saved.dim() == 2:
+            m = len(saved)
             self.weights, self.constant = self.weights.new_zeros(m, m), self.constant.new_zeros(m)
             self.places = self.places.new_zeros(m, self.config.place_size)
         super()._load_from_state_dict(state_dict, prefix, *rest)
