@@ -1,6 +1,7 @@
 """The log of slates: what was shown to whom, with what probability, by which checkpoints."""
 
 import secrets
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,29 +23,24 @@ _SLATE = """
 _INSERT = "INSERT INTO slates (slate_id, user_key, domain_key, created_at, policy, items, parts, settle_at)"
 _COUNT = """
     INSERT INTO arms (domain_key, policy, item_key, shows, judged, micros)
-    SELECT {domain_key}, {policy}, CAST(place.value ->> 0 AS BIGINT), COUNT(*), 0, 0
-    FROM {places} AS place
-    WHERE true GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    SELECT CAST(value ->> 0 AS BIGINT), value ->> 1, CAST(value ->> 2 AS BIGINT), CAST(value ->> 3 AS BIGINT), 0, 0
+    FROM {counts}
+    WHERE {ready}
     ON CONFLICT (domain_key, policy, item_key) DO UPDATE SET shows = arms.shows + excluded.shows"""
 
 _LOG_SQLITE = (
-    _INSERT + _SLATE.format(lock="") + "json_each(:rows)",
-    _COUNT.format(
-        domain_key="slate.value ->> 2",
-        policy="slate.value -> 4 ->> 'policy'",
-        places="json_each(:rows) AS slate, json_each(slate.value, '$[5]')",
-    ),
+    _INSERT + _SLATE.format(lock="") + "json_each(:rows, '$.slates')",
+    _COUNT.format(counts="json_each(:rows, '$.shows')", ready="true"),
 )
-# One statement, which is one round trip. A user who is being deleted is waited for before any arm is locked.
+# One statement, which is one round trip. Arms wait for the slates, and these for a user who is being deleted: he who
+# deletes takes the same order.
 _LOG_POSTGRES = (
     "WITH logged AS ("
     + _INSERT
     + _SLATE.format(lock=" FOR KEY SHARE")
-    + "json_array_elements(CAST(:rows AS json)) RETURNING domain_key, policy, items)"
+    + "json_array_elements(CAST(:rows AS json) -> 'slates') RETURNING slate_id)"
     + _COUNT.format(
-        domain_key="logged.domain_key",
-        policy="logged.policy ->> 'policy'",
-        places="logged, json_array_elements(logged.items)",
+        counts="json_array_elements(CAST(:rows AS json) -> 'shows')", ready="(SELECT COUNT(*) FROM logged) > 0"
     ),
 )
 _GET = select(_SLATES).where(among(_SLATES.c.slate_id, "slate_ids"))
@@ -83,7 +79,12 @@ async def log(database: Database, slates: Sequence[NewSlate]) -> None:
         ]
         for slate in slates
     ]
-    await database.execute_alone(_LOG_SQLITE if database.is_sqlite else _LOG_POSTGRES, orjson.dumps(rows).decode())
+    shown = Counter(
+        (slate.domain_key, slate.policy["policy"], item.item_key) for slate in slates for item in slate.items
+    )
+    # In order of their keys, so that two who count never wait for each other in a circle.
+    document = {"slates": rows, "shows": [(*arm, shown[arm]) for arm in sorted(shown)]}
+    await database.execute_alone(_LOG_SQLITE if database.is_sqlite else _LOG_POSTGRES, orjson.dumps(document).decode())
 
 
 async def lock(connection: AsyncConnection, slate_ids: Iterable[str]) -> dict[str, StoredSlate]:
