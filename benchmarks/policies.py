@@ -107,7 +107,8 @@ def fitted(n: int) -> tuple[Part, torch.Tensor]:
     columns["mean"] = columns["mean"] + noise
     grown = ItemTable(columns, table.domain[index], table.trained[index])
     state = recommender.adapt(random_evidence(data, 1), table, 0)
-    return Part("collaborative", Served("bayes", "digest", recommender, grown, torch.arange(n), {}), 0, None), state
+    served = Served("bayes", "digest", recommender, grown, torch.arange(n), {}, grown, np.zeros(n, np.uint64))
+    return Part("collaborative", served, 0, None), state
 
 
 if __name__ == "__main__":
