@@ -31,7 +31,7 @@ from torch import Tensor
 
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Attributes, Schema
-from models.recommender import Fitted, ItemTable, Recommender
+from models.recommender import Fitted, ItemTable, Recommender, Role
 from models.registry import RECOMMENDERS
 
 FORMAT_VERSION = 1
@@ -66,6 +66,8 @@ class Card(BaseModel):
 
     format_version: int = FORMAT_VERSION
     recommender: str
+    role: Role | None = None
+    """Its usual role, which may depend on the configuration. None in checkpoints older than this line."""
     config: dict[str, Any]
     schema_: Schema
     dataset: str
@@ -121,6 +123,7 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     card = Card(
         recommender=recommender.name,
+        role=recommender.role,
         config=recommender.config.model_dump(mode="json"),
         schema_=recommender.schema,
         dataset=data.name,

@@ -12,8 +12,7 @@ from app.api.depends import Here, Reloads
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
 from app.api.requests import ReloadRequest, RollbackRequest
-from app.services.deploy import list_checkpoints
-from models.registry import RECOMMENDERS
+from app.services.deploy import list_checkpoints, usual_role
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], route_class=StrictRoute)
 
@@ -29,7 +28,7 @@ async def get_checkpoints(here: Here) -> Response:
                 "checkpoint": entry.name,
                 "digest": entry.digest,
                 "recommender": entry.card and entry.card.recommender,
-                "role": entry.card and RECOMMENDERS[entry.card.recommender].role,
+                "role": entry.card and usual_role(entry.card),
                 "domains": [spec.name for spec in entry.card.schema_.domains] if entry.card else [],
                 "metrics": entry.card.metrics if entry.card else {},
                 "created": entry.card and entry.card.created.isoformat(),

@@ -108,7 +108,7 @@ class Deployments:
         candidates: dict[tuple[str, Role], list[str]] = {}
         for _, name, card in newest_first:
             for spec in card.schema_.domains:
-                candidates.setdefault((spec.name, RECOMMENDERS[card.recommender].role), []).append(name)
+                candidates.setdefault((spec.name, usual_role(card)), []).append(name)
         for (domain, role), names in sorted(candidates.items()):
             if await self._decided(domain, role):
                 continue
@@ -149,7 +149,7 @@ class Deployments:
             raise Problem(error.reason, "The checkpoint in service goes on answering.") from error
         if card.recommender not in RECOMMENDERS:
             raise Problem("checkpoint-incompatible", "This version does not know the checkpoint's recommender.")
-        return RECOMMENDERS[card.recommender].role
+        return usual_role(card)
 
     async def _load(self, name: str) -> Served:
         try:
@@ -181,6 +181,11 @@ class Deployments:
                 await catalogue.add_missing(connection, keys[name], batch)
 
         await self.installation.database.transact(work)
+
+
+def usual_role(card: Card) -> Role:
+    """What a checkpoint is used for where nobody says otherwise."""
+    return card.role or RECOMMENDERS[card.recommender].role
 
 
 def list_checkpoints(folder: Path) -> list[Listed]:
