@@ -48,10 +48,15 @@ def teaches(served: Served, key: int, event_id: str | None, installation: int) -
     A fit has seen the events of this installation up to where it was trained from, and those imported from the data set
     that it was trained on. `installation` is the installation's number.
     """
-    through = served.learnt_through
-    if not _learns(served) or (through is not None and through.installation == installation and key <= through.key):
+    if not _learns(served) or key <= seen_through(served, installation):
         return False
     return event_id is None or not event_id.startswith(imported_ids(served.fingerprint))
+
+
+def seen_through(served: Served, installation: int) -> int:
+    """Key of the newest event of this installation that the fit may have seen, 0 where it has seen none."""
+    through = served.learnt_through
+    return through.key if through is not None and through.installation == installation else 0
 
 
 def learn(served: Served, catalogue: Catalogue, items: Sequence[ItemEvents], installation: int) -> Served:

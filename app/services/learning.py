@@ -16,7 +16,7 @@ import structlog
 
 from app.engine.answering import Known
 from app.engine.catalogue import Catalogue
-from app.engine.learning import ItemEvent, ItemEvents, teaches
+from app.engine.learning import ItemEvent, ItemEvents, seen_through, teaches
 from app.engine.runtime import Runtime
 from app.settings import Settings
 from app.storage import item_events, users
@@ -111,9 +111,12 @@ class Learner:
         if not self.enabled:
             return
         deadline = time.monotonic() + limit_seconds
-        await self._look()
-        while self._dirty and time.monotonic() < deadline:
-            await self._learn_some()
+        try:
+            await self._look()
+            while self._dirty and time.monotonic() < deadline:
+                await self._learn_some()
+        except StorageUnavailable as failure:
+            log.warning("learning_waits", reason=failure.reason)
 
     async def _run(self) -> None:
         while True:
@@ -141,7 +144,9 @@ class Learner:
                 self._touched.update(found)
                 self._dirty.update(dict.fromkeys(found))
             if self._all:
-                self._touched.update(await item_events.touched(connection))
+                served = self._runtime.now.served.values()
+                seen = min((seen_through(one, self._installation) for one in served), default=0)
+                self._touched.update(await item_events.touched(connection, seen))
                 # Those that came last have the most to learn.
                 self._dirty.update(dict.fromkeys(sorted(self._touched, reverse=True)))
                 self._all = False

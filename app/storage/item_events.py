@@ -10,6 +10,11 @@ from app.storage import tables
 from app.storage.batches import among
 from app.storage.records import Json
 
+TOUCHED_PORTION = 200_000
+"""Keys of events that are looked through at a time."""
+SINCE_PAGE = 1_000
+"""Rows of a log that are read at a time."""
+
 _INTERACTIONS = tables.interactions
 _WITHDRAWALS = tables.withdrawals
 _EVENT = [_INTERACTIONS.c[name] for name in ("key", "user_key", "item_key", "kind", "value", "occurred_at", "event_id")]
@@ -27,12 +32,22 @@ _AGED = (
 )
 _OF_USERS = select(*[column for column in _AGED.c if column.name != "age"]).where(_AGED.c.age <= bindparam("size"))
 _ATTRIBUTES = select(tables.users.c.key, tables.users.c.attributes).where(among(tables.users.c.key, "user_keys"))
-_TOUCHED = select(_INTERACTIONS.c.item_key).where(_INTERACTIONS.c.key > bindparam("after_key")).distinct()
+_TOUCHED = (
+    select(_INTERACTIONS.c.item_key)
+    .where(_INTERACTIONS.c.key > bindparam("after_key"), _INTERACTIONS.c.key <= bindparam("last_key"))
+    .distinct()
+)
 _SINCE = {
-    table.name: select(table.c.key, table.c.item_key).where(table.c.key > bindparam("after_key"))
+    # Ordered and limited, or Postgres, which does not know how few there are, would read the whole table.
+    table.name: select(table.c.key, table.c.item_key)
+    .where(table.c.key > bindparam("after_key"))
+    .order_by(table.c.key)
+    .limit(SINCE_PAGE)
     for table in (_INTERACTIONS, _WITHDRAWALS)
 }
-_LAST = {table.name: select(func.coalesce(func.max(table.c.key), 0)) for table in (_INTERACTIONS, _WITHDRAWALS)}
+_LAST = {
+    table.name: select(table.c.key).order_by(table.c.key.desc()).limit(1) for table in (_INTERACTIONS, _WITHDRAWALS)
+}
 _OF_USER = select(_INTERACTIONS.c.item_key).where(_INTERACTIONS.c.user_key == bindparam("of_user")).distinct()
 _WITHDRAW_ALL = insert(_WITHDRAWALS).from_select(["item_key"], _OF_USER)
 
@@ -74,19 +89,29 @@ async def attributes(connection: AsyncConnection, user_keys: Sequence[int]) -> d
     return {row.key: row.attributes for row in rows}
 
 
-async def touched(connection: AsyncConnection, after_key: int = 0) -> list[int]:
-    """Items with an event behind a key."""
-    return list((await connection.execute(_TOUCHED, {"after_key": after_key})).scalars())
+async def touched(connection: AsyncConnection, after_key: int) -> set[int]:
+    """Items with an event behind a key; read in portions, so that no statement takes long."""
+    found: set[int] = set()
+    for start in range(after_key, await last_key(connection), TOUCHED_PORTION):
+        portion = {"after_key": start, "last_key": start + TOUCHED_PORTION}
+        found.update((await connection.execute(_TOUCHED, portion)).scalars())
+    return found
 
 
 async def since(connection: AsyncConnection, log: str, after_key: int) -> list[tuple[int, int]]:
     """(key, item) of what came behind a key into a log: `interactions`, or `withdrawals` of such."""
-    return [(row.key, row.item_key) for row in await connection.execute(_SINCE[log], {"after_key": after_key})]
+    found: list[tuple[int, int]] = []
+    while True:
+        page = (await connection.execute(_SINCE[log], {"after_key": after_key})).all()
+        found += [(row.key, row.item_key) for row in page]
+        if len(page) < SINCE_PAGE:
+            return found
+        after_key = page[-1].key
 
 
 async def last_key(connection: AsyncConnection, log: str = "interactions") -> int:
     """The newest key of a log, 0 where there is none."""
-    return int((await connection.execute(_LAST[log])).scalar_one())
+    return int((await connection.execute(_LAST[log])).scalar() or 0)
 
 
 async def withdraw(connection: AsyncConnection, item_key: int) -> None:

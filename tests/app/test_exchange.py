@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from app.services.exchange import ExchangeError, export, import_folder
+from app.storage import item_events, revisions
 from app.storage.database import Database
+from models.checkpoint import LearntThrough
 from models.datasets import folder
 
 DATASET = """name = "shop"
@@ -42,7 +44,11 @@ def shop(tmp_path: Path) -> Path:
 async def test_import_then_export_keeps_everything(database: Database, shop: Path, tmp_path: Path) -> None:
     moved = await import_folder(database, shop)
     assert (moved.users, moved.items, moved.interactions, moved.already_there) == (2, 2, 4, 0)
-    await export(database, tmp_path / "out")
+    exported = await export(database, tmp_path / "out")
+    async with database.read() as connection:
+        newest = await item_events.last_key(connection)
+        number = await revisions.installation_id(connection)
+    assert exported.through == LearntThrough(installation=number, key=newest)
     before, after = folder.read(shop), folder.read(tmp_path / "out")
     assert before.user_ids == after.user_ids
     assert before.items.attributes == after.items.attributes

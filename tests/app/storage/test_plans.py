@@ -5,7 +5,18 @@ import re
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import ageing, catalogue, deployments, domains, interactions, revisions, rewards, slates, users
+from app.storage import (
+    ageing,
+    catalogue,
+    deployments,
+    domains,
+    interactions,
+    item_events,
+    revisions,
+    rewards,
+    slates,
+    users,
+)
 from app.storage.database import Database
 from app.storage.records import InteractionReward, NewDomain, NewInteraction, NewItem, StoredDomain
 from tests.app.storage.conftest import NOW
@@ -27,6 +38,10 @@ async def everyday_requests(connection: AsyncConnection, domain: StoredDomain) -
     assert user is not None
     await users.history(connection, user.key, 1)
     await users.put(connection, "u10000-1", {})
+    await item_events.of_item(connection, 1, 10)
+    await item_events.of_users(connection, [user.key, user.key + 1], 10)
+    await item_events.attributes(connection, [user.key])
+    await item_events.since(connection, "interactions", await item_events.last_key(connection))
     await slates.get(connection, [slates.new_slate_id(NOW)])
     await rewards.follow(connection, [InteractionReward(slates.new_slate_id(NOW), 1, "click", 1, "e")], NOW)
     await rewards.withdraw(connection, "e10000-8")
