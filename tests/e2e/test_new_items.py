@@ -1,5 +1,6 @@
 """New items become known while the service runs: each of their ratings makes its predictions for others better."""
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -26,6 +27,11 @@ def premiere(tmp_path_factory: pytest.TempPathFactory) -> Premiere:
     return new_items.prepare(full, tmp_path_factory.mktemp("premiere"), N_ITEMS, [LINE_UP])
 
 
+def assert_same(found: Mapping[tuple[str, str], float], expected: Mapping[tuple[str, str], float]) -> None:
+    """The same to the last digit told, where rounding takes it: which requests are computed together is chance."""
+    assert found == pytest.approx(expected, abs=2e-4)
+
+
 def test_each_step_of_ratings_improves_predictions_and_a_restart_keeps_them(premiere: Premiere, tmp_path: Path) -> None:
     """The error of predictions for others falls with 1, 3 and 10 ratings of each new item; a restart says the same."""
     with opening(premiere, LINE_UP, tmp_path) as server, server.client() as client:
@@ -35,7 +41,7 @@ def test_each_step_of_ratings_improves_predictions_and_a_restart_keeps_them(prem
         before = predictions(client, premiere)
     stock = premiere.checkpoints / LINE_UP
     with warmstart(tmp_path, checkpoint_dir=stock) as server, server.client() as client:
-        assert predictions(client, premiere) == before
+        assert_same(predictions(client, premiere), before)
 
 
 def test_two_workers_learn_the_same(premiere: Premiere, postgres_url: str, redis_url: str, tmp_path: Path) -> None:
@@ -51,5 +57,6 @@ def test_two_workers_learn_the_same(premiere: Premiere, postgres_url: str, redis
         unlearnt = predictions(there, premiere)
         for start, stop in pairwise(RATINGS):
             post(here, premiere.ratings(start, stop), [here, there])
-        assert predictions(here, premiere) == predictions(there, premiere)
-        assert predictions(here, premiere) != unlearnt
+        learnt = predictions(here, premiere)
+        assert_same(predictions(there, premiere), learnt)
+        assert max(abs(learnt[key] - unlearnt[key]) for key in learnt) > 0.1
