@@ -52,6 +52,11 @@ class Shelf:
         return {item_id: positions[local] for item_id, local in self.local_of.items()}
 
     @cached_property
+    def keys(self) -> NDArray[np.int64]:
+        """(n,) storage's key of each item."""
+        return np.array([item.key for item in self.items], dtype=np.int64)
+
+    @cached_property
     def unavailable(self) -> NDArray[np.int64]:
         """Local indices that are never recommended."""
         return np.array([local for local, item in enumerate(self.items) if not item.available], dtype=np.int64)

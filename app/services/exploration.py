@@ -99,15 +99,13 @@ class Policies:
         settings = wanted or self.of(domain.shelf.domain.name).exploration
         if settings.policy == "greedy":
             return None
-        items = domain.shelf.items
         spec = domain.shelf.domain
         scale = (spec.rating_min, spec.rating_max)
         seed = secrets.randbits(48)
         if not settings.needs_arms:
             return Plan(settings, seed, Arms.none(0), scale)
         learnt = await self._known(domain)
-        keys = np.array([item.key for item in items], np.int64) if settings.is_linear else np.empty(0, np.int64)
-        return Plan(settings, seed, learnt.arms.grown(len(items)), scale, learnt.linear, keys)
+        return Plan(settings, seed, learnt.arms.grown(len(domain.shelf.items)), scale, learnt.linear, domain.shelf.keys)
 
     async def _known(self, domain: ServedDomain) -> _Learnt:
         """What came of slates so far; at most as old as the setting says, but for the time that reading takes."""

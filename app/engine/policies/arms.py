@@ -28,7 +28,9 @@ class Arms:
 
     def grown(self, n: int) -> "Arms":
         """The same with items behind that came since."""
-        more = (0, max(0, n - len(self)))
+        if n <= len(self):
+            return self
+        more = (0, n - len(self))
         return Arms(np.pad(self.shows, more), np.pad(self.judged, more), np.pad(self.rewards, more))
 
     @cached_property
