@@ -33,6 +33,7 @@ from models.datasets.dataset import Dataset
 from models.datasets.schema import Attributes, Schema
 from models.recommender import Fitted, ItemTable, Recommender, Role
 from models.registry import RECOMMENDERS
+from models.training.domains import Direction, TransferSettings
 
 FORMAT_VERSION = 1
 PARTS = ("card.json", "weights.safetensors", "items.safetensors", "items.parquet")
@@ -82,6 +83,16 @@ class Card(BaseModel):
     learnt_through: LearntThrough | None = None
     """None where the data did not come from an installation."""
 
+    @property
+    def targets(self) -> list[str]:
+        """Domains that the checkpoint is there to answer for: of a transfer its target alone, otherwise all."""
+        names = [domain.name for domain in self.schema_.domains]
+        kind = RECOMMENDERS.get(self.recommender)
+        if kind is None or not issubclass(kind.Config, TransferSettings):
+            return names
+        direction = Direction.named(self.schema_, self.config.get("source"), self.config.get("target"))
+        return [names[direction.target]]
+
 
 @dataclass(frozen=True)
 class CheckpointItem:
@@ -116,8 +127,12 @@ def save(
     fit_seconds: float,
     code_version: str,
     learnt_through: LearntThrough | None = None,
+    fingerprint: str | None = None,
 ) -> Path:
-    """Write a checkpoint folder at `path`, all or nothing. Raises FileExistsError where there is one already."""
+    """Write a checkpoint folder at `path`, all or nothing. Raises FileExistsError where there is one already.
+
+    `fingerprint` is that of the data set folder, where the fit has seen only some of its domains.
+    """
     if path.exists():
         raise FileExistsError(f"{path} exists; a checkpoint is never overwritten")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +142,7 @@ def save(
         config=recommender.config.model_dump(mode="json"),
         schema_=recommender.schema,
         dataset=data.name,
-        dataset_fingerprint=data.fingerprint,
+        dataset_fingerprint=fingerprint or data.fingerprint,
         metrics=dict(metrics),
         epochs=fitted.report.epochs,
         seed=seed,

@@ -19,7 +19,7 @@ from app import __version__
 from app.commands.terminal import facts, fail, progress_bars, show
 
 if TYPE_CHECKING:
-    from models.checkpoint import LearntThrough
+    from models.checkpoint import Card, LearntThrough
     from models.datasets.dataset import Dataset
     from models.recommender import Progress
 
@@ -50,6 +50,9 @@ def train_command(
     from_installation: Annotated[
         bool, typer.Option("--from-installation", help="Learn from what the running installation has stored.")
     ] = False,
+    domain: Annotated[
+        str | None, typer.Option(help="Domain to learn from alone, as if the data set had no other.")
+    ] = None,
     source: Annotated[str | None, typer.Option(help="Domain that a transfer takes histories from.")] = None,
     target: Annotated[str | None, typer.Option(help="Domain that a transfer answers for.")] = None,
     assignments: Annotated[
@@ -77,6 +80,7 @@ def train_command(
                 settings,
                 read(folder, progress),
                 out,
+                domain=domain,
                 name=name,
                 seed=seed,
                 device=device,
@@ -174,13 +178,14 @@ def train_checkpoint(
     data: "Dataset",
     out: Path,
     *,
+    domain: str | None = None,
     name: str | None = None,
     seed: int = 0,
     device: Device = "auto",
     progress: "Progress | None" = None,
     learnt_through: "LearntThrough | None" = None,
 ) -> Kept:
-    """Fit `recommender` on `data` and save it in the folder of checkpoints `out`.
+    """Fit `recommender` on `data`, or on one `domain` of it, and save it in the folder of checkpoints `out`.
 
     Its name there is `name`, or `<domain, or data set where it has several>-<recommender>-<date>-<digest>`.
     Raises TrainingError for anything that whoever asked can put right.
@@ -189,9 +194,14 @@ def train_checkpoint(
 
     from models import checkpoint
     from models.recommender import FitOptions, no_progress
-    from models.training.train import train
+    from models.training.train import VALIDATION_SHARE, train
 
     check_settings(recommender, settings)
+    fingerprint, held = data.fingerprint, None
+    if domain is not None:
+        whole, data = data, _alone(data, domain)
+        # Those that a fit on the whole holds apart, so that a blend finds users whom none of its parts has met.
+        _, held = whole.split_users(VALIDATION_SHARE, seed)
     check_domains(recommender, settings, data)
     if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
         raise TrainingError(f"{name!r} cannot name a checkpoint: use letters, digits, dots, dashes and underscores.")
@@ -204,6 +214,7 @@ def train_checkpoint(
         settings,
         data,
         FitOptions(seed=seed, device=_resolved(device), progress=progress or no_progress),
+        held=held,
     )
     aside = out / f".{uuid4().hex}"
     try:
@@ -217,9 +228,10 @@ def train_checkpoint(
             fit_seconds=trained.seconds,
             code_version=__version__,
             learnt_through=learnt_through,
+            fingerprint=fingerprint,
         )
-        _, digest = checkpoint.read_card(aside)
-        path = out / (name or _default_name(recommender, data, digest))
+        card, digest = checkpoint.read_card(aside)
+        path = out / (name or _default_name(card, digest))
         os.rename(aside, path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
@@ -227,10 +239,20 @@ def train_checkpoint(
     return Kept(path, digest, trained.metrics, trained.seconds)
 
 
-def _default_name(recommender: str, data: "Dataset", digest: str) -> str:
-    domains = data.schema.domains
-    about = re.sub(r"[^\w.-]+", "-", domains[0].name if len(domains) == 1 else data.name).lstrip(".")
-    return f"{about}-{recommender}-{datetime.now(UTC):%Y-%m-%d}-{digest[:8]}"
+def _alone(data: "Dataset", domain: str) -> "Dataset":
+    """One domain of the data. Raises TrainingError where it has none of that name."""
+    from models.training.domains import alone
+
+    try:
+        return alone(data, data.schema.domain_index(domain))
+    except KeyError as error:
+        known = ", ".join(spec.name for spec in data.schema.domains)
+        raise TrainingError(f"{data.name} has no domain {domain!r}, only {known}.") from error
+
+
+def _default_name(card: "Card", digest: str) -> str:
+    about = re.sub(r"[^\w.-]+", "-", card.targets[0] if len(card.targets) == 1 else card.dataset).lstrip(".")
+    return f"{about}-{card.recommender}-{datetime.now(UTC):%Y-%m-%d}-{digest[:8]}"
 
 
 def _resolved(device: Device) -> str:

@@ -107,8 +107,8 @@ class Deployments:
         )
         candidates: dict[tuple[str, Role], list[str]] = {}
         for _, name, card in newest_first:
-            for spec in card.schema_.domains:
-                candidates.setdefault((spec.name, usual_role(card)), []).append(name)
+            for domain in card.targets:
+                candidates.setdefault((domain, usual_role(card)), []).append(name)
         for (domain, role), names in sorted(candidates.items()):
             if await self._decided(domain, role):
                 continue

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from models.datasets.dataset import Dataset, Interactions
+from models.datasets.dataset import Dataset, Interactions, Items
 from models.datasets.schema import Schema
 from models.recommender import Evidence, ItemTable, RecommenderConfig
 
@@ -63,6 +63,28 @@ def domain_of(data: Dataset) -> Tensor:
 def only(data: Dataset, domain: int) -> Dataset:
     """The same users and items with the interactions of one domain."""
     return data.where(domain_of(data) == domain)
+
+
+def alone(data: Dataset, domain: int) -> Dataset:
+    """The data as if it had no other domain: its items and interactions, and the same users."""
+    there = (data.items.domain == domain).nonzero().flatten()
+    place = torch.full((data.n_items,), -1)
+    place[there] = torch.arange(len(there))
+    rows = there.tolist()
+    items = Items(
+        ids=[data.items.ids[i] for i in rows],
+        titles=[data.items.titles[i] for i in rows],
+        domain=torch.zeros_like(there),
+        attributes=[data.items.attributes[i] for i in rows],
+        content=data.items.content.rows(there),
+    )
+    seen = data.interactions.rows(domain_of(data) == domain)
+    return replace(
+        data,
+        schema=data.schema.model_copy(update={"domains": [data.schema.domains[domain]]}),
+        items=items,
+        interactions=replace(seen, items=place[seen.items]),
+    )
 
 
 def users_in(data: Dataset, domain: int) -> Tensor:

@@ -49,7 +49,7 @@ def train(
 
     A `direction`, by default that of a recommender that transfers, makes the held users cold in its target alone: what
     they did elsewhere is learnt from, and shown to whoever is measured. They are drawn from those who are in both
-    domains, or from those in the target where nobody is.
+    domains, or from those in the target where hardly anybody is.
 
     `deterministic` makes torch refuse operations whose result may differ from run to run.
 
@@ -83,12 +83,14 @@ def train(
 
 
 def held_in_target(data: Dataset, direction: Direction, seed: int) -> Tensor:
-    """(V,) a random tenth of the users who are in both domains, or in the target where nobody is in both."""
+    """(V,) those in both domains of the users that any other fit with this seed holds apart, or in the target where
+    hardly anybody is in both; so a transfer and what it is mixed with have met none of them."""
     candidates = overlapping_users(data, direction)
     if len(candidates) < MIN_OVERLAP:
         candidates = users_in(data, direction.target).nonzero().flatten()
-    shuffled = candidates[torch.randperm(len(candidates), generator=torch.Generator().manual_seed(seed))]
-    return shuffled[: max(1, round(VALIDATION_SHARE * len(candidates)))].sort().values
+    _, held = data.split_users(VALIDATION_SHARE, seed)
+    kept = held[torch.isin(held, candidates)]
+    return kept if len(kept) else candidates[:1]
 
 
 @contextmanager
