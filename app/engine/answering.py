@@ -12,7 +12,7 @@ from app.engine.mixture import Mixture
 from app.engine.policies.choose import Plan, choose
 from app.engine.policies.slots import Choice
 from app.engine.serving import Part, Served, ServedDomain
-from models.blend import mix
+from models.blend import mix, per_score
 from models.datasets.schema import Attributes
 from models.recommender import Evidence, Scores
 
@@ -129,7 +129,11 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
     )
     centres = [domain.centres(question.support_size) for question in questions]
     centre = torch.tensor([[row[p] for p in asked] for row in centres], device=device)  # (B, P)
-    ranking = mix([Scores(adapted[p].means) for p in asked], order).mean  # (B, n)
+    means = [adapted[p].means for p in asked]
+    if domain.has_ranking:
+        by_rating = torch.tensor([question.by_rating for question in questions], device=device)
+        order = torch.where(by_rating[:, None], share, per_score(order, means))
+    ranking = mix([Scores(mean) for mean in means], order).mean  # (B, n)
     chosen = _choose(ranking, domain, questions)
     choices: list[Choice | None] = [None] * len(questions)
     if any(question.plan is not None for question in questions):

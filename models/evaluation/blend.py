@@ -10,7 +10,7 @@ part, whose weight is a slope: what somebody would choose tells a little of what
 which lends a bucket its neighbours' evidence, is chosen by cross-validation over the users.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -75,7 +75,7 @@ def fit_blend(
             min_support=start,
             weights=_rounded(w / spread, rates),
             centres=[float(c) for c in np.round(bucket.centres, 6)],
-            std_scale=_std_scale(bucket, w),
+            std_scale=std_scale(bucket, w),
             ranking_weights=order,
         )
         for start, w, bucket, order in zip(BUCKET_STARTS, solved, stacks, ranking, strict=True)
@@ -90,8 +90,12 @@ def stack(
     domain: int,
     sizes: Sequence[int],
     seed: int,
+    histories: Mapping[int, Tensor] | None = None,
 ) -> Stack:
-    """What each part answers about the users on supports of these sizes, beside the truth."""
+    """What each part answers about the users on supports of these sizes, beside the truth.
+
+    `histories` are rows of `data.interactions` in other domains that are known of each user besides.
+    """
     low, high = (float(bound[domain]) for bound in data.schema.scales())
     asked, predicted, spread, truth = [], [], [], []
     for size, again in product(sizes, range(N_DRAWS)):
@@ -99,7 +103,8 @@ def stack(
         if not draws:
             continue
         who = torch.tensor([draw.user for draw in draws])
-        group = Group.of_rows("", data, domain, who, [d.support for d in draws], [d.query for d in draws])
+        known = [d.support if histories is None else torch.cat([histories[d.user], d.support]) for d in draws]
+        group = Group.of_rows("", data, domain, who, known, [d.query for d in draws])
         answers = [predictor.answer(group) for _, predictor in parts]
         columns = [
             np.clip(a.mean, low, high) if part.role != "ranking" else a.mean
@@ -179,7 +184,7 @@ def _standardised(stacks: Sequence[Stack], rates: Bools) -> Floats:
     return np.asarray(spread)
 
 
-def _std_scale(bucket: Stack, weights: Floats) -> float:
+def std_scale(bucket: Stack, weights: Floats) -> float:
     """Root mean square of the mixture's errors over its std, as `models.blend.mix` makes it."""
     known = ~np.isnan(bucket.std).all(0)
     if not known.any() or not len(bucket.ratings):

@@ -2,17 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from models.blend import Blend, mix
+from models.blend import Blend, Bucket, mix, per_score
 from models.datasets.dataset import Dataset
 from models.evaluation.exam import Group
 from models.evaluation.metrics import Floats
 from models.recommender import Evidence, ItemTable, Recommender, Scores
+from models.training.domains import evidence_in
 
 BATCH = 128
 
@@ -66,15 +67,52 @@ class TrainedPredictor(Predictor):
         return self.recommender.score(states, self.table, positions.to(device))
 
 
+class AlonePredictor(TrainedPredictor):
+    """A recommender that knows one domain of the data alone (`alone`), asked in the terms of all of it."""
+
+    def __init__(self, recommender: Recommender, table: ItemTable, data: Dataset, domain: int) -> None:
+        super().__init__(recommender, table)
+        self.whole = ItemTable({}, data.items.domain, torch.ones(data.n_items, dtype=torch.bool))
+        self.domain = domain
+        there = data.items.domain == domain
+        self.place = torch.where(there, there.cumsum(0) - 1, -1)
+
+    def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
+        """Raises ValueError for another domain than its own."""
+        if domain != self.domain:
+            raise ValueError("a recommender of one domain alone was asked about another")
+        known = evidence_in(support, self.whole, domain)
+        known = replace(known, items=torch.where(known.mask, self.place[known.items], 0))
+        return super().scores(known, 0, self.place[positions])
+
+
+class Amounts:
+    """How much each user is known by, as blends go by it: here, and where the transfer comes from."""
+
+    def __init__(self, items_domain: Tensor | None = None, sources: Sequence[int] = ()) -> None:
+        self.items_domain = items_domain
+        self.sources = torch.tensor(list(sources), dtype=torch.long)
+
+    def buckets(self, blend: Blend, support: Evidence, domain: int) -> list[Bucket]:
+        """The bucket of each user of a batch. Without domains of items all that is known counts as known here."""
+        mask = support.mask
+        if self.items_domain is None:
+            return [blend.bucket(size) for size in mask.sum(1).tolist()]
+        of = self.items_domain[torch.where(mask, support.items, 0)]
+        here, there = (mask & (of == domain)).sum(1), (mask & torch.isin(of, self.sources)).sum(1)
+        return [blend.bucket(*amounts) for amounts in zip(here.tolist(), there.tolist(), strict=True)]
+
+
 class BlendPredictor(Predictor):
     """The learnt mixture of several, weighted by the evidence on each user: the ratings that the service answers."""
 
-    def __init__(self, blend: Blend, parts: Sequence[Predictor]) -> None:
+    def __init__(self, blend: Blend, parts: Sequence[Predictor], amounts: Amounts | None = None) -> None:
         self.blend = blend
         self.parts = parts
+        self.amounts = amounts or Amounts()
 
     def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
-        buckets = [self.blend.bucket(size) for size in support.mask.sum(1).tolist()]
+        buckets = self.amounts.buckets(self.blend, support, domain)
         weights = torch.tensor([bucket.weights for bucket in buckets])  # (b, P)
         centres = torch.tensor([bucket.centres or [0.0] * len(self.parts) for bucket in buckets])
         scale = torch.tensor([bucket.std_scale for bucket in buckets])[:, None]
@@ -87,15 +125,18 @@ class BlendRanking(Predictor):
 
     rates = False
 
-    def __init__(self, blend: Blend, parts: Sequence[Predictor]) -> None:
+    def __init__(self, blend: Blend, parts: Sequence[Predictor], amounts: Amounts | None = None) -> None:
         self.blend = blend
         self.parts = parts
+        self.amounts = amounts or Amounts()
 
     def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
-        buckets = [self.blend.bucket(size) for size in support.mask.sum(1).tolist()]
+        buckets = self.amounts.buckets(self.blend, support, domain)
         weights = torch.tensor([bucket.ranking_weights or bucket.weights for bucket in buckets])
-        parts = [_on_cpu(part.scores(support, domain, positions)) for part in self.parts]
-        return Scores(mix([Scores(part.mean) for part in parts], weights).mean, kind="preference")
+        means = [part.scores(support, domain, positions).mean.cpu() for part in self.parts]
+        if buckets[0].ranking_weights is not None:
+            weights = per_score(weights, means)
+        return Scores(mix([Scores(mean) for mean in means], weights).mean, kind="preference")
 
 
 class Constant(Predictor):

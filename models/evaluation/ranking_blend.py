@@ -6,10 +6,11 @@ choice behavior", 1974), and in each evidence bucket b non-negative weights c_b 
     log p(i | c_b),    p(i | c_b) = exp(c_b . s_ui) / sum_j exp(c_b . s_uj)
 
 for the liked items i that were held out, among the items j that the user has not met; s_ui are the parts' scores of
-an item, ratings to expect and preferences alike. Weights of neighbouring buckets are drawn together.
+an item, ratings to expect and preferences alike, in standard deviations over the user's catalogue. Weights of
+neighbouring buckets are drawn together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor
 
+from models.blend import per_score
 from models.datasets.dataset import Dataset
 from models.evaluation.metrics import Floats
 from models.evaluation.predictors import BATCH, Predictor
@@ -34,8 +36,10 @@ SMOOTHNESS = 0.01
 class Choices:
     """Choices of B users at one support size."""
 
+    users: Tensor
+    """(B,)."""
     scores: Tensor
-    """(B, N, P) of all items of the domain, -inf where the user has met the item."""
+    """(B, N, P) of all items of the domain, in each user's standard deviations; -inf where the user has met it."""
     liked: Tensor
     """(B, N) 1 / number of the user's held-out likes where an item is one, else 0."""
 
@@ -54,23 +58,17 @@ def fit_ranking(
     """
     generator = torch.Generator().manual_seed(seed)
     drawn = users[torch.randperm(len(users), generator=generator)[:MAX_USERS]]
-    shuffled = [_shuffled(data, int(user), domain, generator) for user in drawn]
+    shuffled = [shuffled_ratings(data, int(user), domain, generator) for user in drawn]
     choices = [
-        [made for size in bucket if (made := _choices(parts, data, domain, drawn, shuffled, size)) is not None]
+        [made for size in bucket if (made := choices_of(parts, data, domain, drawn, shuffled, size)) is not None]
         for bucket in sizes
     ]
-    everything = [made for bucket in choices for made in bucket]
-    if not everything:
+    if not any(choices):
         return [None] * len(sizes)
-    spread = torch.stack([made.scores[made.scores.isfinite().all(-1)].std(0) for made in everything]).mean(0)
-    spread = spread.clamp(min=1e-6)  # (P,)
-    for made in everything:
-        made.scores.div_(spread)
-    solved = _solve(choices, len(parts))
-    return [[float(w) for w in np.round(row / spread.double().numpy(), 6)] for row in solved]
+    return [[float(w) for w in np.round(row, 6)] for row in _solve(choices, len(parts))]
 
 
-def _shuffled(data: Dataset, user: int, domain: int, generator: torch.Generator) -> Tensor:
+def shuffled_ratings(data: Dataset, user: int, domain: int, generator: torch.Generator) -> Tensor:
     """Rows of a user's ratings in the domain, in an order that all support sizes share."""
     rows = torch.arange(int(data.offsets[user]), int(data.offsets[user + 1]))
     seen = data.interactions
@@ -78,19 +76,29 @@ def _shuffled(data: Dataset, user: int, domain: int, generator: torch.Generator)
     return rows[torch.randperm(len(rows), generator=generator)]
 
 
-def _choices(
-    parts: Sequence[Predictor], data: Dataset, domain: int, users: Tensor, shuffled: Sequence[Tensor], size: int
+def choices_of(
+    parts: Sequence[Predictor],
+    data: Dataset,
+    domain: int,
+    users: Tensor,
+    shuffled: Sequence[Tensor],
+    size: int,
+    histories: Mapping[int, Tensor] | None = None,
 ) -> Choices | None:
-    """What the parts score and what was liked, of the users with `size` ratings beside a fifth that is held out."""
+    """What the parts score and what was liked, of the users with `size` ratings beside a fifth that is held out.
+
+    `shuffled` has each user's ratings in the domain; `histories` are rows in other domains that are known besides.
+    """
     low, high = (float(bound[domain]) for bound in data.schema.scales())
     threshold = low + LIKED_SHARE * (high - low)
-    support, likes, kept = [], [], []
+    support, known, likes, kept = [], [], [], []
     for user, rows in zip(users.tolist(), shuffled, strict=True):
         n_query = max(1, round(QUERY_SHARE * len(rows)))
         query = rows[:n_query]
         query = query[data.interactions.values[query] > threshold]
         if len(query) and len(rows) - n_query >= size:
-            support.append(rows[n_query : n_query + size].sort().values)
+            support.append(rows[n_query : n_query + size])
+            known.append(support[-1] if histories is None else torch.cat([histories[user], support[-1]]))
             likes.append(query)
             kept.append(user)
     if not kept:
@@ -98,18 +106,28 @@ def _choices(
     positions = (data.items.domain == domain).nonzero().flatten()
     place = torch.full((data.n_items,), -1)
     place[positions] = torch.arange(len(positions))
-    known = data.evidence_of(support, data.user_attributes[torch.tensor(kept)])
-    scores = torch.stack([_scores(part, known, domain, positions) for part in parts], dim=-1)  # (B, N, P)
+    who = torch.tensor(kept)
+    evidence = data.evidence_of([rows.sort().values for rows in known], data.user_attributes[who])
+    scores = torch.stack([_scores(part, evidence, domain, positions) for part in parts], dim=-1)  # (B, N, P)
+    scores = scores * per_score(torch.ones(len(scores), len(parts)), scores.unbind(-1))[:, None]
     liked = torch.zeros(scores.shape[:2])
     for b, (met, rows) in enumerate(zip(support, likes, strict=True)):
         scores[b, place[data.interactions.items[met]]] = -torch.inf
         liked[b, place[data.interactions.items[rows]]] = 1 / len(rows)
-    return Choices(scores, liked)
+    return Choices(who, scores, liked)
 
 
 def _scores(part: Predictor, known: Evidence, domain: int, positions: Tensor) -> Tensor:
     blocks = torch.split(torch.arange(known.batch_size), BATCH)
     return torch.cat([part.scores(known.rows(block), domain, positions).mean.cpu() for block in blocks])
+
+
+def log_likelihood(made: Choices, weights: Tensor) -> Tensor:
+    """(B,) mean over what each user liked of log p(i | weights); `weights` is (P,)."""
+    logits = made.scores.nan_to_num(neginf=0.0) @ weights
+    logits = logits.masked_fill(made.scores[..., 0].isinf(), -torch.inf)
+    log_p = logits.log_softmax(dim=1).masked_fill(made.liked == 0, 0.0)
+    return (made.liked * log_p).sum(1)
 
 
 def _solve(choices: Sequence[Sequence[Choices]], n_parts: int) -> Floats:
@@ -120,10 +138,7 @@ def _solve(choices: Sequence[Sequence[Choices]], n_parts: int) -> Floats:
         total = SMOOTHNESS * (weights[1:] - weights[:-1]).square().sum()
         for bucket, own in zip(choices, weights, strict=True):
             for made in bucket:
-                logits = made.scores.nan_to_num(neginf=0.0) @ own
-                logits = logits.masked_fill(made.scores[..., 0].isinf(), -torch.inf)
-                log_p = logits.log_softmax(dim=1).masked_fill(made.liked == 0, 0.0)
-                total = total - (made.liked * log_p).sum(1).mean() / len(bucket)
+                total = total - log_likelihood(made, own).mean() / len(bucket)
         (gradient,) = torch.autograd.grad(total, weights)
         return float(total.detach()), gradient.double().numpy().reshape(-1)
 

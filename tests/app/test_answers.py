@@ -142,9 +142,9 @@ def test_lists_are_ordered_by_the_ranking_weights_unless_ratings_are_asked_for(r
     asked = replace(questions(runtime, 1)[0], domain=with_blend, support_size=0)
     by_preference, by_rating = answer([asked, replace(asked, by_rating=True)])
     for made, weights in ((by_preference, with_blend.ranking_weights(0)), (by_rating, with_blend.weights(0))):
-        order = sum(w * part.mean for w, part in zip(weights, made.parts, strict=True) if part.mean is not None)
-        assert (np.diff(order) <= 1e-5).all()
         assert [part.ranking_weight for part in made.parts] == weights
+    scores = [part.mean for part in by_rating.parts if part.mean is not None]
+    assert (np.diff(sum(w * s for w, s in zip(with_blend.weights(0), scores, strict=True))) <= 1e-5).all()
     for made in (by_preference, by_rating):  # whatever the order, a score is the rating to expect
         mixed = sum(part.weight * part.mean for part in made.parts if part.mean is not None)
         np.testing.assert_allclose(made.mean, np.clip(mixed, 1, 5), atol=1e-5)
