@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from models.datasets.schema import Schema
+from models.exposure import Exposure
 
 if TYPE_CHECKING:
     from models.datasets.dataset import Dataset
@@ -286,3 +287,24 @@ class Recommender(nn.Module, ABC):
             return scores.mean.expand(n, *scores.mean.shape)
         noise = torch.randn((n, *scores.mean.shape), generator=generator, device=generator.device)
         return scores.mean + spread * noise.to(scores.mean)
+
+    @property
+    def draws_jointly(self) -> bool:
+        """Whether `sample` knows which opinions of a user hang together."""
+        return type(self).sample is not Recommender.sample
+
+    def taste_root(
+        self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
+    ) -> Tensor:
+        """L (B, N, r): L L' is how what a user may think of the items varies together, as far as is still unknown.
+
+        What it would tell to ask about an item follows from it. Exact and with few columns where the posterior has a
+        closed form; here: estimated by `n` draws of `sample`.
+        """
+        draws = self.sample(states, table, n, generator, positions)  # (n, B, N)
+        root: Tensor = (draws - draws.mean(0)) / max(n - 1, 1) ** 0.5
+        return root.permute(1, 2, 0)
+
+    def exposure(self, table: ItemTable, positions: Tensor | None = None) -> Exposure | None:
+        """Who may know the items at `positions`; None where the fit learnt nothing of it, as here."""
+        return None

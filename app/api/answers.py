@@ -106,6 +106,39 @@ class PredictionResponse(Out):
     ignored: list[str]
     fallback: str | None
 
+class QuestionOut(Out):
+    """An item worth asking about."""
+
+    item_id: str
+    title: str
+    chance: float | None
+    """Probability that this person knows it; null where no part tells."""
+    reduction: float | None
+    """Share of what is uncertain about their tastes that a rating of it would remove; null where no part tells."""
+
+
+class AskingPart(Out):
+    """The recommender whose posterior the questions go by."""
+
+    role: Role
+    recommender: str
+    checkpoint: str | None
+    digest: str | None
+
+
+class QuestionsResponse(Out):
+    """What to ask next, the best question first."""
+
+    domain: str
+    questions: list[QuestionOut]
+    part: AskingPart | None
+    """null where the items are popular and unlike each other, for no part has a posterior."""
+    ignored: list[str]
+    """Items of the support and of `skipped` that nobody has added."""
+    fallback: str | None
+    """What was missing, where questions or answers do not come from a checkpoint."""
+
+
 
 class IngestResponse(Out):
     """What became of a batch of events."""

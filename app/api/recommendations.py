@@ -5,12 +5,19 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
-from app.api.answers import PredictionResponse, RecommendationResponse
+from app.api.answers import PredictionResponse, QuestionsResponse, RecommendationResponse
 from app.api.depends import Here, wish_of
 from app.api.fields import Id
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
-from app.api.requests import MAX_K, ColdStartRequest, PredictionRequest, RecommendationRequest
+from app.api.requests import (
+    MAX_K,
+    ColdStartRequest,
+    PredictionRequest,
+    QuestionsRequest,
+    RecommendationRequest,
+)
+from app.services.questions import ask
 from app.services.recommend import RankBy, Who, Wish, predict, recommend
 
 router = APIRouter(prefix="/v1", tags=["recommendations"], route_class=StrictRoute)
@@ -85,6 +92,27 @@ async def post_cold_start(
     """The best k items for somebody who is not stored. The slate is logged, the evidence is not."""
     who = Who(None, body.attributes, body.support)
     return json_response(await recommend(here, body.domain, who, wish_of(body)))
+
+
+@router.post(
+    "/cold-start/questions",
+    response_model=QuestionsResponse,
+    responses=problems(400, 413, 415, 422, 503),
+)
+async def post_questions(
+    here: Here,
+    body: Annotated[
+        QuestionsRequest,
+        Body(
+            openapi_examples={
+                "the first questions": {"value": {"domain": "movies", "n": 3}},
+                "the next one": {"value": {"domain": "movies", "support": _SUPPORT, "skipped": ["50"]}},
+            }
+        ),
+    ],
+) -> Response:
+    """The items whose ratings would tell most about somebody who is not stored. Nothing is logged."""
+    return json_response(await ask(here, body.domain, body.attributes, body.support, body.skipped, body.n))
 
 
 @router.post("/predictions", response_model=PredictionResponse, responses=problems(400, 404, 413, 415, 422, 503))

@@ -13,6 +13,7 @@ from models.recommender import Role
 MAX_SUPPORT = 1000
 MAX_BATCH = 500
 MAX_K = 1000
+MAX_QUESTIONS = 50
 
 
 class Context(Body):
@@ -100,6 +101,19 @@ class ColdStartRequest(Body):
     rank_by: RankBy = "preference"
     """`preference`: what the user would choose and like. `rating`: what they would rate highest if they chose it."""
     explain: bool = False
+
+
+class QuestionsRequest(Body):
+    """What to ask somebody about who is not stored, given what they have said so far."""
+
+    domain: Id
+    attributes: Attributes = {}
+    support: Support = []
+    """Their answers, and whatever else is known that they did."""
+    skipped: Annotated[list[Id], Field(max_length=MAX_SUPPORT)] = []
+    """Items that they were asked about and do not know. They are not asked about again, and tell who they are."""
+    n: Annotated[int, Field(ge=1, le=MAX_QUESTIONS)] = 1
+    """Questions wanted. Each is chosen as if those before it had been answered."""
 
 
 class PredictionRequest(Body):

@@ -73,6 +73,13 @@ class Runtime:
         served = {name: fresh.get(name) or now.served[name] for name in deployed.values()}
         self._swap(now.catalogue, served, deployed)
 
+    def with_candidate(self, domain: str, role: Role, candidate: Served) -> ServedDomain:
+        """The domain as it would be served with a checkpoint in a role. Nothing changes."""
+        now = self.now
+        fresh = candidate.following(now.catalogue, range(len(now.catalogue.items)))
+        served, deployed = {**now.served, fresh.name: fresh}, {**now.deployed, (domain, role): fresh.name}
+        return self._domain(now.catalogue, served, deployed, now.catalogue.shelves[domain])
+
     def count(self, domain: str, counts: NDArray[np.float64]) -> None:
         """Renew the live counts of a domain without checkpoints: (n, 3) ratings, their sum, events by local index."""
         self._counts[domain] = counts
@@ -101,6 +108,11 @@ class Runtime:
             domains = {name: domain.with_tables(served) for name, domain in now.domains.items()}
             self.now = Snapshot(now.catalogue, {**now.served, **served}, now.deployed, domains)
         return changed
+
+    def counts(self, domain: str) -> NDArray[np.float64]:
+        """The live counts that `count` was told last, (n, 3), zeros for items that came since."""
+        counts, n = self._counts.get(domain, np.zeros((0, 3))), len(self.now.catalogue.shelves[domain].items)
+        return np.pad(counts, ((0, max(0, n - len(counts))), (0, 0)))
 
     def warm_up(self) -> None:
         """Answer a question about every domain once, with and without evidence, alone and in company."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from app.engine.catalogue import Catalogue, Shelf
 from models.blend import Blend, fixed_ranking, fixed_schedule
@@ -226,6 +227,22 @@ class ServedDomain:
     def std_scale(self, support_size: int) -> float:
         """Factor on the mixed standard deviation."""
         return self.blend.bucket(support_size).std_scale if self.blend else 1.0
+
+    @cached_property
+    def content_rows(self) -> Tensor:
+        """(n, F) the items' encoded attributes, each row of length 1, or 0 where nothing is known of the item."""
+        encoder = self.parts[0].served.recommender.schema.item_attributes
+        return normalize(encoder.encode([item.attributes for item in self.shelf.items]))
+
+    @cached_property
+    def newcomer_order(self) -> Tensor:
+        """(n,) where the items stand in the list of somebody of whom nothing is known: 1 the first, 0 the last."""
+        weights = self.ranking_weights(0)
+        mean = torch.zeros(len(self.shelf.items))
+        for part, weight in zip(self.parts, weights, strict=True):
+            if weight > 0:
+                mean = mean + weight * part.newcomer_means[0].cpu()
+        return mean.argsort(stable=True).argsort() / max(len(mean) - 1, 1)
 
     def _in_order(self, values: Sequence[float]) -> list[float]:
         """Values of the blend's parts, in the order of the parts here."""

@@ -136,6 +136,18 @@ async def from_storage(installation: Installation, snapshot: Snapshot, domain: S
         await installation.cache.put({keys[0]: _dump_history(events)})
     else:
         events = _load_history(history)
+    gathered = of_events(snapshot, target, events, user.attributes)
+    loaded = [
+        None if state is None else _load_state(state, part.served.version_of(gathered.known.positions))
+        for state, part in zip(states, domain.parts, strict=True)
+    ]
+    STATES.labels("cache").inc(sum(state is not None for state in loaded))
+    STATES.labels("adapted").inc(sum(state is None for state in loaded))
+    return Gathered(gathered.known, gathered.support_size, gathered.seen, [], user, loaded if any(loaded) else ())
+
+
+def of_events(snapshot: Snapshot, target: str, events: Sequence[Event], attributes: Attributes) -> Gathered:
+    """Evidence from stored events, oldest first."""
     found: list[Found] = []
     for event in events:
         position = snapshot.catalogue.position_of.get(event.item_key)
@@ -145,14 +157,7 @@ async def from_storage(installation: Installation, snapshot: Snapshot, domain: S
         worth = spec.evidence_of(event.kind, event.value)
         if worth is not None:
             found.append((position, *worth, event.occurred_at, event.kind))
-    gathered = _gathered(snapshot, target, found, user.attributes, [])
-    loaded = [
-        None if state is None else _load_state(state, part.served.version_of(gathered.known.positions))
-        for state, part in zip(states, domain.parts, strict=True)
-    ]
-    STATES.labels("cache").inc(sum(state is not None for state in loaded))
-    STATES.labels("adapted").inc(sum(state is None for state in loaded))
-    return Gathered(gathered.known, gathered.support_size, gathered.seen, [], user, loaded if any(loaded) else ())
+    return _gathered(snapshot, target, found, attributes, [])
 
 
 async def remember(

@@ -9,6 +9,7 @@ import numpy as np
 
 from app.engine.answering import Answer, Indices, Question
 from app.engine.batching import QueueFull
+from app.engine.catalogue import Shelf
 from app.engine.policies.choose import Plan, digest_of
 from app.engine.policies.settings import Exploration
 from app.engine.policies.slots import Choice
@@ -103,7 +104,8 @@ async def recommend(
             user_key=gathered.user.key if gathered.user else None,
             domain_key=installation.domains[domain_name].key,
             created_at=now,
-            policy=_policy(plan, choice) | {"catalogue": snapshot.catalogue.revision, "open": _open(blocked, only)},
+            policy=_policy(plan, choice)
+            | {"catalogue": snapshot.catalogue.revision, "open": open_digest(blocked, only)},
             items=shown,
             parts=[{name: p[name] for name in ("role", "digest", "weight", "ranking_weight")} for p in parts],
             settle_at=None if wait is None else now + wait,
@@ -141,7 +143,7 @@ def _policy(plan: Plan | None, choice: Choice | None) -> dict[str, Any]:
     return plan.settings.parameters() | choice.log
 
 
-def _open(blocked: Indices, only: Indices | None) -> str | None:
+def open_digest(blocked: Indices, only: Indices | None) -> str | None:
     """What tells whether two slates of one catalogue revision were chosen from the same items; None: from all."""
     if only is None and not len(blocked):
         return None
@@ -216,21 +218,22 @@ async def _allowed(
     shelf = domain.shelf
     blocked = [gathered.seen] if limits.exclude_seen else []
     if limits.exclude_items:
-        blocked.append(_locals(shelf.local_of, limits.exclude_items))
+        blocked.append(locals_of(shelf, limits.exclude_items))
     if limits.exclude_slates:
         async with installation.database.read() as connection:
             shown = await slates.get(connection, limits.exclude_slates)
         known = {item.item_id for slate in shown.values() for item in slate.items}
-        blocked.append(_locals(shelf.local_of, sorted(known)))
-    only = None if limits.include_items is None else np.unique(_locals(shelf.local_of, limits.include_items))
+        blocked.append(locals_of(shelf, sorted(known)))
+    only = None if limits.include_items is None else np.unique(locals_of(shelf, limits.include_items))
     for attribute, values in limits.where.items():
         having = shelf.where(attribute, values)
         only = having if only is None else np.intersect1d(only, having)
     return (np.concatenate(blocked) if blocked else NOTHING), only
 
 
-def _locals(local_of: Mapping[str, int], item_ids: Sequence[str]) -> Indices:
-    return np.array([local_of[item_id] for item_id in item_ids if item_id in local_of], dtype=np.int64)
+def locals_of(shelf: Shelf, item_ids: Sequence[str]) -> Indices:
+    """Local indices of those of the items that are on the shelf."""
+    return np.array([shelf.local_of[item_id] for item_id in item_ids if item_id in shelf.local_of], dtype=np.int64)
 
 
 def _parts(domain: ServedDomain, answer: Answer, gathered: Gathered) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from torch.nn.functional import one_hot, pad
 
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
+from models.exposure import Exposure
 from models.recommender import (
     Columns,
     Evidence,
@@ -40,6 +41,7 @@ from models.recommender import (
     Scores,
 )
 from models.training.choice import fit_choices
+from models.training.exposure import fit_exposure
 from models.training.factor_em import FactorEM
 from models.training.gaussian import (
     pack,
@@ -64,10 +66,14 @@ class BayesConfig(RecommenderConfig):
     """Whether a user's attributes move the prior mean of their taste."""
     content_prior: bool = True
     """Whether an item's content and popularity move the prior mean of its bias and factors."""
+    sentence_size: int = Field(0, ge=0, le=384)
+    """Directions of the sentence embeddings of items' texts that are content too; needs the extra `text`."""
     noise_prior: float | None = Field(50.0, gt=0)
     """Ratings' worth of belief that an item's ratings are as noisy as its domain's; None: one noise a domain."""
     choice_dispersion: float | None = Field(0.045, ge=0)
     """δ: n choices of what to rate tell as much as n / (1 + δ n) independent ones; None: choices tell nothing."""
+    exposure_factors: int = Field(16, ge=0, le=64)
+    """Habits in the model of who knows which item; questions to newcomers go by it, scores do not."""
 
 
 class Bayes(Recommender):
@@ -94,8 +100,10 @@ class Bayes(Recommender):
         super().__init__(config, schema)
         n_domains, size = len(schema.domains), 1 + config.n_factors
         n_attributes = 1 + (schema.user_attributes.width if config.attribute_prior else 0)
-        n_features = 2 + schema.item_attributes.width if config.content_prior else 1  # intercept, exposure, content
+        # Of an item: intercept, exposure, attributes, sentences.
+        n_features = 2 + schema.item_attributes.width + config.sentence_size if config.content_prior else 1
         self.size = size  # P: bias and factors, of a user and of an item
+        self.sentences = SentenceProjection(config.sentence_size if config.content_prior else 0)
         self.register_buffer("domain_mean", torch.zeros(n_domains))
         self.register_buffer("loading", torch.ones(n_domains))  # c
         self.register_buffer("domain_noise", torch.ones(n_domains))  # s², for items without a rating
@@ -162,8 +170,19 @@ class Bayes(Recommender):
         offset = self._offset(table, rows, root.mT @ root, next_choice)
         return offset + expected + doubt.mul_(noise)
 
+    def taste_root(
+        self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
+    ) -> Tensor:
+        """R φ_i, for φ_i' w and φ_j' w vary together by φ_i' C φ_j; what is not known of an item hangs on nothing."""
+        rows = slice(None) if positions is None else positions
+        return self._loadings(table, rows) @ self._unpacked(states)[1].mT  # (B, N, P)
+
+    def exposure(self, table: ItemTable, positions: Tensor | None = None) -> Exposure | None:
+        column = table["exposure"]
+        return Exposure.unpacked(column if positions is None else column[positions])
+
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        features = content.features.to(self.domain_mean)
+        features = torch.cat([content.features.to(self.domain_mean), self.sentences(content.texts)], dim=1)
         exposure = features.new_zeros(len(features), 1)  # that of the item behind a typical rating
         design = with_intercept(torch.cat([exposure, features], dim=1))  # (n, 2 + F)
         design = design[:, : self.content_weights.shape[1]]
@@ -177,6 +196,7 @@ class Bayes(Recommender):
             "noise": self.domain_noise[domain].repeat(len(features)),
             "choice": features.new_zeros(len(features), self.size),
             "lift": self.typical_lift[domain].repeat(len(features), 1),
+            "exposure": features.new_zeros(len(features), 1 + self.config.exposure_factors),
         }
 
     def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
@@ -202,7 +222,7 @@ class Bayes(Recommender):
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         means, generator = domain_means(data), torch.Generator().manual_seed(options.seed)
-        settings = self.config.model_dump(exclude={"iterations", "choice_dispersion"})
+        settings = self.config.model_dump(exclude={"iterations", "choice_dispersion", "exposure_factors"})
         em = FactorEM(data, means, generator=generator, **settings)
         history: list[dict[str, float]] = []
         for epoch in range(self.config.iterations):
@@ -234,6 +254,7 @@ class Bayes(Recommender):
             "noise": em.noise,
             "choice": choices.vectors,
             "lift": lift,
+            "exposure": fit_exposure(data, self.config.exposure_factors, options.seed).packed(),
         }
         columns = {name: column.float() for name, column in columns.items()}
         table = ItemTable(columns, data.items.domain, counts > 0).to(options.device)
