@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from app.api.requests import KindBody
+from models.blend import Gain
 from models.recommender import Role
 
 
@@ -26,6 +27,21 @@ class Adaptation(Out):
     """Whether the state came from the cache."""
 
 
+class TransferOut(Out):
+    """What a part in the role `transfer` carried over from other domains."""
+
+    used: bool
+    """Whether it had a weight, and anything to carry."""
+    sources: list[str]
+    """Domains whose evidence it carries."""
+    source_size: int
+    """Interactions known there."""
+    gain: Gain | None
+    """RMSE that its weight saved validation users of whom as much was known; null where that was not measured."""
+    ranking_gain: Gain | None
+    """NDCG@100 that its weight added to their lists."""
+
+
 class PartOut(Out):
     """One recommender's share in an answer."""
 
@@ -39,6 +55,8 @@ class PartOut(Out):
     """In the order of a list."""
     adaptation: Adaptation | None
     """null where its weights were 0 and it was not asked."""
+    transfer: TransferOut | None
+    """null in other roles than `transfer`."""
 
 
 class ScoredItem(Out):
@@ -88,24 +106,6 @@ class RecommendationResponse(Out):
     """What was missing, where no checkpoint could answer."""
 
 
-class PredictedItem(Out):
-    """A rating to expect."""
-
-    item_id: str
-    rating: float
-    std: float | None
-
-
-class PredictionResponse(Out):
-    """Ratings in the order asked."""
-
-    domain: str
-    predictions: list[PredictedItem]
-    parts: list[PartOut]
-    schedule: Literal["learnt", "fixed"]
-    ignored: list[str]
-    fallback: str | None
-
 class QuestionOut(Out):
     """An item worth asking about."""
 
@@ -138,6 +138,24 @@ class QuestionsResponse(Out):
     fallback: str | None
     """What was missing, where questions or answers do not come from a checkpoint."""
 
+
+class PredictedItem(Out):
+    """A rating to expect."""
+
+    item_id: str
+    rating: float
+    std: float | None
+
+
+class PredictionResponse(Out):
+    """Ratings in the order asked."""
+
+    domain: str
+    predictions: list[PredictedItem]
+    parts: list[PartOut]
+    schedule: Literal["learnt", "fixed"]
+    ignored: list[str]
+    fallback: str | None
 
 
 class IngestResponse(Out):
@@ -259,6 +277,63 @@ class DeploymentOut(Out):
     checkpoint: str
     digest: str
     previous: str | None
+
+
+class EarnedOut(Out):
+    """What one policy earned with the first places of the slates that it logged."""
+
+    policy: str
+    slates: int
+    judged: int
+    """Places with a reward, given or by default."""
+    reward: float | None
+    """Mean of a judged place."""
+
+
+class EstimateOut(Out):
+    """An estimate of the reward of a place."""
+
+    estimator: Literal["ips", "snips", "dr"]
+    clip: float | None
+    """Largest weight of a place; null: any."""
+    value: float
+    low: float
+    high: float
+
+
+class ValueOut(Out):
+    """What the log says of one policy."""
+
+    estimates: list[EstimateOut]
+    places: int
+    """Replayed places with a reward and a valid propensity."""
+    invalid_share: float
+    """Share of the replayed places with a reward that have none."""
+    effective_samples: float
+
+
+class ComparisonOut(Out):
+    """The candidate less what is in service, doubly robust."""
+
+    difference: float
+    low: float
+    """Its lower bound at the confidence asked for."""
+    effective_samples: float
+
+
+class EvaluationResponse(Out):
+    """What a domain earns by its log."""
+
+    domain: str
+    epsilon: float
+    """Share of the places that the evaluated policies fill at random."""
+    policies: list[EarnedOut]
+    replayed: int
+    """Slates of stored users that could be replayed."""
+    present: ValueOut | None
+    """The checkpoints in service; null where no place tells."""
+    candidate: ValueOut | None
+    comparison: ComparisonOut | None
 
 
 class AliveOut(Out):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from models.blend import Blend, BlendPart
     from models.checkpoint import Checkpoint
     from models.datasets.dataset import Dataset
+    from models.evaluation.predictors import Predictor
     from models.recommender import Role
 
 app = typer.Typer()
@@ -45,8 +46,9 @@ def fit_blends(folder: Path, data: "Dataset") -> "list[Blend]":
     one seed. Raises BlendError where they do not, or where there are fewer than two to mix.
     """
     from models.evaluation.blend import fit_blend
-    from models.evaluation.predictors import TrainedPredictor
-    from models.training.train import VALIDATION_SHARE
+    from models.evaluation.transfer_guard import fit_guarded
+    from models.training.train import VALIDATION_SHARE, held_in_target
+    from models.training.transfer import Transfer
 
     blends = []
     for index, domain in enumerate(data.schema.domains):
@@ -56,11 +58,17 @@ def fit_blends(folder: Path, data: "Dataset") -> "list[Blend]":
         seeds = {loaded.card.seed for loaded in parts.values()}
         if len(seeds) > 1:
             raise BlendError("the checkpoints were trained with different seeds, so no user is new to all of them.")
-        _, held = data.split_users(VALIDATION_SHARE, seeds.pop())
-        predictors = [
-            (_part(role, loaded), TrainedPredictor(loaded.recommender, loaded.table)) for role, loaded in parts.items()
-        ]
-        blend = fit_blend(predictors, data, held, index, seed=0)
+        seed = seeds.pop()
+        predictors = [(_part(role, loaded), _predictor(loaded, data, index)) for role, loaded in parts.items()]
+        transfer = parts.get("transfer")
+        if transfer is not None and isinstance(transfer.recommender, Transfer):
+            direction = transfer.recommender.direction
+            carrying = predictors.pop(list(parts).index("transfer"))
+            held = held_in_target(data, direction, seed)
+            blend = fit_guarded(predictors, carrying, data, held, index, [direction.source], seed=0)
+        else:
+            _, held = data.split_users(VALIDATION_SHARE, seed)
+            blend = fit_blend(predictors, data, held, index, seed=0)
         name = "blend.json" if len(data.schema.domains) == 1 else f"blend-{index}.json"
         blend.save(folder / name)
         blends.append(blend)
@@ -70,7 +78,14 @@ def fit_blends(folder: Path, data: "Dataset") -> "list[Blend]":
 def describe(blend: "Blend") -> str:
     """The weights as a person reads them."""
     names = ", ".join(part.recommender for part in blend.parts)
-    rows = [f"  from {b.min_support:>2}: " + "  ".join(f"{w:.2f}" for w in b.weights) for b in blend.buckets]
+    rows = []
+    for bucket in blend.buckets:
+        if bucket.min_support == 0 and bucket.min_source:
+            rows.append(f"  with {bucket.min_source} and more where the transfer comes from")
+        told = "  ".join(f"{w:.2f}" for w in bucket.weights)
+        gain = bucket.transfer_gain
+        saved = "" if gain is None else f"   transfer saves {gain.gain:.4f} RMSE, at least {gain.low:.4f}"
+        rows.append(f"  from {bucket.min_support:>2}: {told}{saved}")
     return "\n".join([f"{blend.domain}: weights of {names} by the interactions known", *rows])
 
 
@@ -84,14 +99,21 @@ def _newest_of_each_role(folder: Path, domain: str, fingerprint: str) -> "dict[R
             loaded = checkpoint.load(path)
         except checkpoint.CheckpointError:
             continue
-        if loaded.card.dataset_fingerprint != fingerprint or domain not in {
-            d.name for d in loaded.card.schema_.domains
-        }:
+        if loaded.card.dataset_fingerprint != fingerprint or domain not in loaded.card.targets:
             continue
         role = loaded.recommender.role
         if role not in found or loaded.card.created > found[role].card.created:
             found[role] = loaded
     return {role: found[role] for role in ROLES if role in found}
+
+
+def _predictor(loaded: "Checkpoint", data: "Dataset", domain: int) -> "Predictor":
+    """The checkpoint as one who can be asked about `domain` of the data, also where it knows nothing else."""
+    from models.evaluation.predictors import AlonePredictor, TrainedPredictor
+
+    if len(loaded.card.schema_.domains) < len(data.schema.domains):
+        return AlonePredictor(loaded.recommender, loaded.table, data, domain)
+    return TrainedPredictor(loaded.recommender, loaded.table)
 
 
 def _part(role: "Role", loaded: "Checkpoint") -> "BlendPart":

@@ -115,10 +115,11 @@ def answer(questions: Sequence[Question]) -> list[Answer]:
 
 def _answer_together(questions: list[Question]) -> list[Answer]:
     domain = questions[0].domain
-    weights = [domain.weights(question.support_size) for question in questions]
+    amounts = [(question.support_size, domain.source_size(question.known.positions)) for question in questions]
+    weights = [domain.weights(*amount) for amount in amounts]
     orders = [
-        rating if question.by_rating else domain.ranking_weights(question.support_size)
-        for question, rating in zip(questions, weights, strict=True)
+        rating if question.by_rating else domain.ranking_weights(*amount)
+        for question, rating, amount in zip(questions, weights, amounts, strict=True)
     ]
     asked = [p for p in range(len(domain.parts)) if any(row[p] > 0 for row in (*weights, *orders))]
     padded = Padded.of([question.known for question in questions])
@@ -127,7 +128,7 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
     share, order = (
         torch.tensor([[row[p] for p in asked] for row in rows], device=device) for rows in (weights, orders)
     )
-    centres = [domain.centres(question.support_size) for question in questions]
+    centres = [domain.centres(*amount) for amount in amounts]
     centre = torch.tensor([[row[p] for p in asked] for row in centres], device=device)  # (B, P)
     means = [adapted[p].means for p in asked]
     if domain.has_ranking:
@@ -153,7 +154,7 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
     std = None if mixed.std is None else mixed.std.gather(1, place).cpu().numpy()
     own = {p: part.mean.gather(1, place).cpu().numpy() for p, part in zip(asked, scores, strict=True)}
     answers = []
-    for b, (question, local) in enumerate(zip(questions, chosen, strict=True)):
+    for b, local in enumerate(chosen):
         n = len(local)
         parts = [
             PartAnswer(weight, order, adapted[p].users[b], own[p][b, :n] - np.float32(centres[b][p]))
@@ -161,7 +162,7 @@ def _answer_together(questions: list[Question]) -> list[Answer]:
             else PartAnswer(0.0, 0.0, None, None)
             for p, (weight, order) in enumerate(zip(weights[b], orders[b], strict=True))
         ]
-        spread = None if std is None else std[b, :n] * np.float32(domain.std_scale(question.support_size))
+        spread = None if std is None else std[b, :n] * np.float32(domain.std_scale(*amounts[b]))
         answers.append(Answer(local, mean[b, :n], spread, parts, choices[b]))
     return answers
 

@@ -16,6 +16,7 @@ from models.blend import Blend, fixed_ranking, fixed_schedule
 from models.checkpoint import Checkpoint, LearntThrough
 from models.datasets.dataset import item_content
 from models.recommender import Evidence, ItemTable, Recommender, Role
+from models.training.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,17 @@ class Part:
         return cls(role, served, served.domains[shelf.domain.name], None if whole else rows)
 
     @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Domains whose evidence it carries over, for a transfer."""
+        recommender = self.served.recommender
+        names = [domain.name for domain in recommender.schema.domains]
+        if self.role != "transfer":
+            return ()
+        if isinstance(recommender, Transfer):
+            return (names[recommender.direction.source],) if self.target == recommender.direction.target else ()
+        return tuple(name for index, name in enumerate(names) if index != self.target)
+
+    @cached_property
     def newcomer(self) -> Tensor:
         """(1, S) state of somebody of whom nothing at all is known."""
         recommender, table = self.served.recommender, self.served.table
@@ -206,27 +218,34 @@ class ServedDomain:
             return any(part.role == "ranking" for part in self.parts)
         return any(bucket.ranking_weights is not None for bucket in self.blend.buckets)
 
-    def weights(self, support_size: int) -> list[float]:
-        """Weights of the parts in ratings for a user with that many interactions; see `models.blend.Bucket`."""
-        if self.blend is None:
-            return fixed_schedule([part.role for part in self.parts], support_size)
-        return self._in_order(self.blend.bucket(support_size).weights)
+    def source_size(self, positions: NDArray[np.int64]) -> int:
+        """How many interactions, of those with items at some catalogue positions, a transfer here has to go by."""
+        if not len(self._sources):
+            return 0
+        return int(np.isin(self.catalogue.shelf_of[positions], self._sources).sum())
 
-    def ranking_weights(self, support_size: int) -> list[float]:
+    def weights(self, support_size: int, source_size: int = 0) -> list[float]:
+        """Weights of the parts in ratings for a user with that many interactions here, and that many where the transfer
+        comes from; see `models.blend.Bucket`."""
+        if self.blend is None:
+            return fixed_schedule([part.role for part in self.parts], support_size, source_size)
+        return self._in_order(self.blend.bucket(support_size, source_size).weights)
+
+    def ranking_weights(self, support_size: int, source_size: int = 0) -> list[float]:
         """Weights of the parts in the order of lists."""
         if self.blend is None:
-            return fixed_ranking([part.role for part in self.parts], support_size)
-        bucket = self.blend.bucket(support_size)
+            return fixed_ranking([part.role for part in self.parts], support_size, source_size)
+        bucket = self.blend.bucket(support_size, source_size)
         return self._in_order(bucket.ranking_weights or bucket.weights)
 
-    def centres(self, support_size: int) -> list[float]:
+    def centres(self, support_size: int, source_size: int = 0) -> list[float]:
         """What the parts' scores are counted from in ratings."""
-        centres = self.blend.bucket(support_size).centres if self.blend else []
+        centres = self.blend.bucket(support_size, source_size).centres if self.blend else []
         return self._in_order(centres) if centres else [0.0] * len(self.parts)
 
-    def std_scale(self, support_size: int) -> float:
+    def std_scale(self, support_size: int, source_size: int = 0) -> float:
         """Factor on the mixed standard deviation."""
-        return self.blend.bucket(support_size).std_scale if self.blend else 1.0
+        return self.blend.bucket(support_size, source_size).std_scale if self.blend else 1.0
 
     @cached_property
     def content_rows(self) -> Tensor:
@@ -243,6 +262,12 @@ class ServedDomain:
             if weight > 0:
                 mean = mean + weight * part.newcomer_means[0].cpu()
         return mean.argsort(stable=True).argsort() / max(len(mean) - 1, 1)
+
+    @cached_property
+    def _sources(self) -> NDArray[np.int64]:
+        """Numbers of the shelves that transfers here carry evidence from."""
+        names = {name for part in self.parts for name in part.sources}
+        return np.array([shelf.number for name, shelf in self.catalogue.shelves.items() if name in names], np.int64)
 
     def _in_order(self, values: Sequence[float]) -> list[float]:
         """Values of the blend's parts, in the order of the parts here."""

@@ -7,14 +7,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from app.engine.answering import Answer, Indices, Question
+from app.engine.answering import Answer, Indices, PartAnswer, Question
 from app.engine.batching import QueueFull
 from app.engine.catalogue import Shelf
 from app.engine.policies.choose import Plan, digest_of
 from app.engine.policies.settings import Exploration
 from app.engine.policies.slots import Choice
 from app.engine.runtime import Snapshot
-from app.engine.serving import ServedDomain
+from app.engine.serving import Part, ServedDomain
 from app.errors import Problem, invalid
 from app.services import evidence
 from app.services.evidence import Gathered, SupportEvent
@@ -256,9 +256,24 @@ def _parts(domain: ServedDomain, answer: Answer, gathered: Gathered) -> list[dic
                 "weight": round(share.weight, 6),
                 "ranking_weight": round(share.ranking_weight, 6),
                 "adaptation": adaptation,
+                "transfer": _transfer(domain, part, share, gathered) if part.role == "transfer" else None,
             }
         )
     return told
+
+
+def _transfer(domain: ServedDomain, part: Part, share: PartAnswer, gathered: Gathered) -> dict[str, Any]:
+    """What a transfer carried over, and what that was worth to people of whom as much was known."""
+    source_size = domain.source_size(gathered.known.positions)
+    bucket = domain.blend and domain.blend.bucket(gathered.support_size, source_size)
+    gain, ranking_gain = (bucket.transfer_gain, bucket.transfer_ranking_gain) if bucket else (None, None)
+    return {
+        "used": source_size > 0 and (share.weight > 0 or share.ranking_weight > 0),
+        "sources": part.sources,
+        "source_size": source_size,
+        "gain": gain and gain.model_dump(),
+        "ranking_gain": ranking_gain and ranking_gain.model_dump(),
+    }
 
 
 def _rounded(number: float | None) -> float | None:

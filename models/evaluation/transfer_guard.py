@@ -4,11 +4,11 @@ Validation users are put as in the protocol `crossdomain`: none of the fits has 
 are shown s interactions of the source and k of the target, and each cell (s, k) of a grid has a weight of its own,
 
     ratings    w r_transfer + (1 - w) r_others             least squares, 0 <= w <= 1
-    lists      a order_others + c r_transfer               conditional logit (`ranking_blend`), a, c >= 0
+    lists      ranking parts + a rating parts + c transfer  NDCG@100 of what was held out, (a, c) of `LIST_MIXES`
 
 where `others` is the blend of all other parts as it would be served without the transfer. Weights are judged on users
 that they were not fitted on, fold by fold; unless the one-sided 95 % interval of their gain, bootstrapped over users,
-excludes a loss, w is 0 (and c is 0, a is 1) and what is served is what would be served without the transfer. So too
+excludes a loss, the weight is 0 and what is served is what would be served without the transfer. So too
 where fewer than `MIN_USERS` knew that much: a weight that nobody could test is a weight that nobody gets.
 """
 
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
 from models.blend import Blend, BlendPart, Bucket, Gain
@@ -25,7 +24,7 @@ from models.datasets.dataset import Dataset
 from models.evaluation.blend import SIZES, Stack, fit_blend, stack, std_scale
 from models.evaluation.metrics import Floats, Ints
 from models.evaluation.predictors import Predictor
-from models.evaluation.ranking_blend import MAX_USERS, Choices, choices_of, log_likelihood, shuffled_ratings
+from models.evaluation.ranking_blend import MAX_USERS, choices_of, list_ndcg, shuffled_ratings
 from models.evaluation.significance import Statistic, paired_bootstrap, per_user
 from models.training.domains import domain_of
 
@@ -33,6 +32,8 @@ SOURCE_SIZES: Mapping[int, tuple[int, int | None]] = {0: (0, 0), 1: (1, 9), 10: 
 """Where each bucket of source evidence begins → the least and the most that is shown in it; None: all there is."""
 MIN_USERS = 20
 """Validation users below which nothing is known of a cell."""
+LIST_MIXES = ((1.0, 0.0), (1.0, 1.0), (0.5, 0.5), (0.5, 1.0), (0.0, 1.0), (0.0, 2.0), (0.0, 4.0))
+"""What the weights of the parts that rate are multiplied by, and the transfer's weight as a multiple of their sum."""
 N_FOLDS = 5
 LEVEL = 0.9
 """Of the two-sided interval whose lower end is the one-sided 95 % bound."""
@@ -47,10 +48,6 @@ class _Asked:
     data: Dataset
     domain: int
     seed: int
-
-    @property
-    def predictors(self) -> list[Predictor]:
-        return [predictor for _, predictor in self.parts]
 
 
 def fit_guarded(
@@ -153,58 +150,41 @@ def _in_lists(
     """The same with the transfer's weight in lists, where they have an order of their own."""
     if bucket.ranking_weights is None:
         return rated
-    base = torch.tensor(bucket.ranking_weights)
     generator = torch.Generator().manual_seed(asked.seed)
     drawn = users[torch.randperm(len(users), generator=generator)[:MAX_USERS]]
     shuffled = [shuffled_ratings(asked.data, int(user), asked.domain, generator) for user in drawn]
-    made = [choices_of(asked.predictors, asked.data, asked.domain, drawn, shuffled, size, histories) for size in sizes]
-    choices = [
-        Choices(c.users, torch.stack([_order(c.scores[..., :-1], base), c.scores[..., -1]], -1), c.liked)
-        for c in made
-        if c is not None
+    predictors = [predictor for _, predictor in asked.parts]
+    made = [choices_of(predictors, asked.data, asked.domain, drawn, shuffled, size, histories) for size in sizes]
+    choices = [c for c in made if c is not None]
+    orders = _orders(bucket.ranking_weights, [part.role != "ranking" for part, _ in asked.parts[:-1]])
+    best, gain = 0, None
+    if choices:
+        who = np.concatenate([c.users.numpy() for c in choices])
+        quality = np.stack([np.concatenate([list_ndcg(c, order) for c in choices]) for order in orders])  # (C, M)
+        best, gain = int(quality.mean(1).argmax()), _list_gain(quality, who)
+    if gain is None or gain.low <= 0:
+        best = 0
+    return rated.model_copy(update={"ranking_weights": orders[best], "transfer_ranking_gain": gain})
+
+
+def _orders(weights: Sequence[float], rates: Sequence[bool]) -> list[list[float]]:
+    """The weights in lists that are tried, with the transfer's at the end; first those without it."""
+    rated = sum(w for w, rate in zip(weights, rates, strict=True) if rate) or sum(weights)
+    return [
+        [*(round(a * w if rate else w, 6) for w, rate in zip(weights, rates, strict=True)), round(c * rated, 6)]
+        for a, c in LIST_MIXES
     ]
-    gain = _list_gain(choices)
-    a, c = (1.0, 0.0)
-    if gain is not None and gain.low > 0:
-        a, c = _list_weights(choices)
-    order = [round(a * w, 6) for w in bucket.ranking_weights]
-    return rated.model_copy(update={"ranking_weights": [*order, round(c, 6)], "transfer_ranking_gain": gain})
 
 
-def _order(scores: Tensor, weights: Tensor) -> Tensor:
-    """(B, N) the others' order, minus infinity where an item is out."""
-    mixed = scores.nan_to_num(neginf=0.0) @ weights
-    return mixed.masked_fill(scores[..., 0].isinf(), -torch.inf)
-
-
-def _list_gain(choices: Sequence[Choices]) -> Gain | None:
-    users, before, after = [], [], []
+def _list_gain(quality: Floats, users: Ints) -> Gain | None:
+    """What the best order of the other folds is worth; `quality` is (C, M), an order a row."""
+    chosen = np.empty(len(users))
     for fold in range(N_FOLDS):
-        fitted = [_of(c, c.users % N_FOLDS != fold) for c in choices]
-        if not sum(len(c.users) for c in fitted):
-            continue
-        weights = torch.tensor(_list_weights(fitted))
-        for c in choices:
-            held = _of(c, c.users % N_FOLDS == fold)
-            users.append(held.users.numpy())
-            before.append(-log_likelihood(held, torch.tensor([1.0, 0.0])).double().numpy())
-            after.append(-log_likelihood(held, weights).double().numpy())
-    if not users:
-        return None
-    return _gain(np.concatenate(users), np.concatenate(before), np.concatenate(after), "mean")
-
-
-def _list_weights(choices: Sequence[Choices]) -> tuple[float, float]:
-    """(a, c) that make what was liked most likely."""
-
-    def loss(flat: Floats) -> tuple[float, Floats]:
-        weights = torch.tensor(flat, dtype=torch.float32, requires_grad=True)
-        total = -torch.stack([log_likelihood(c, weights).mean() for c in choices if len(c.users)]).mean()
-        (gradient,) = torch.autograd.grad(total, weights)
-        return float(total.detach()), gradient.double().numpy()
-
-    found = minimize(loss, np.array([1.0, 0.1]), jac=True, method="L-BFGS-B", bounds=[(0, None)] * 2)
-    return float(found.x[0]), float(found.x[1])
+        held = users % N_FOLDS == fold
+        if held.all():
+            return None
+        chosen[held] = quality[int(quality[:, ~held].mean(1).argmax()), held]
+    return _gain(users, -quality[0], -chosen, "mean")
 
 
 def _gain(users: Ints, before: Floats, after: Floats, statistic: Statistic) -> Gain | None:
@@ -215,7 +195,3 @@ def _gain(users: Ints, before: Floats, after: Floats, statistic: Statistic) -> G
     _, left, _ = per_user(users, after, np.ones(len(users)))
     found = paired_bootstrap(left, lost, counts, statistic, level=LEVEL)
     return Gain(gain=round(-found.difference, 6), low=round(-found.high, 6), users=len(who))
-
-
-def _of(choices: Choices, keep: Tensor) -> Choices:
-    return Choices(choices.users[keep], choices.scores[keep], choices.liked[keep])
