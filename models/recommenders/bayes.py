@@ -66,8 +66,6 @@ class BayesConfig(RecommenderConfig):
     """Whether a user's attributes move the prior mean of their taste."""
     content_prior: bool = True
     """Whether an item's content and popularity move the prior mean of its bias and factors."""
-    sentence_size: int = Field(0, ge=0, le=384)
-    """Directions of the sentence embeddings of items' texts that are content too; needs the extra `text`."""
     noise_prior: float | None = Field(50.0, gt=0)
     """Ratings' worth of belief that an item's ratings are as noisy as its domain's; None: one noise a domain."""
     choice_dispersion: float | None = Field(0.045, ge=0)
@@ -100,10 +98,8 @@ class Bayes(Recommender):
         super().__init__(config, schema)
         n_domains, size = len(schema.domains), 1 + config.n_factors
         n_attributes = 1 + (schema.user_attributes.width if config.attribute_prior else 0)
-        # Of an item: intercept, exposure, attributes, sentences.
-        n_features = 2 + schema.item_attributes.width + config.sentence_size if config.content_prior else 1
+        n_features = 2 + schema.item_attributes.width if config.content_prior else 1  # intercept, exposure, content
         self.size = size  # P: bias and factors, of a user and of an item
-        self.sentences = SentenceProjection(config.sentence_size if config.content_prior else 0)
         self.register_buffer("domain_mean", torch.zeros(n_domains))
         self.register_buffer("loading", torch.ones(n_domains))  # c
         self.register_buffer("domain_noise", torch.ones(n_domains))  # s², for items without a rating
@@ -182,7 +178,7 @@ class Bayes(Recommender):
         return Exposure.unpacked(column if positions is None else column[positions])
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        features = torch.cat([content.features.to(self.domain_mean), self.sentences(content.texts)], dim=1)
+        features = content.features.to(self.domain_mean)
         exposure = features.new_zeros(len(features), 1)  # that of the item behind a typical rating
         design = with_intercept(torch.cat([exposure, features], dim=1))  # (n, 2 + F)
         design = design[:, : self.content_weights.shape[1]]
