@@ -1,12 +1,14 @@
 """Name → recommender, one dict: what `warmstart train NAME` knows and what the laws run over."""
 
 from models.recommender import Recommender
+from models.recommenders.adversarial import Adversarial
 from models.recommenders.attributes import Attributes
 from models.recommenders.bayes import Bayes
 from models.recommenders.bayes_transfer import BayesTransfer
 from models.recommenders.bias import Bias
 from models.recommenders.collective import Collective
 from models.recommenders.content import Content
+from models.recommenders.cross_gnn import CrossGnn
 from models.recommenders.ease import Ease
 from models.recommenders.hvae import Hvae
 from models.recommenders.maml import Maml
@@ -15,9 +17,11 @@ from models.recommenders.matching import Matching
 from models.recommenders.mecos import Mecos
 from models.recommenders.metric import Metric
 from models.recommenders.mf import Mf
+from models.recommenders.no_overlap import NoOverlap
 from models.recommenders.popularity import Popularity
 from models.recommenders.prototype_zero_shot import PrototypeZeroShot
 from models.recommenders.prototypical import Prototypical
+from models.recommenders.two_tower import TwoTower
 
 RECOMMENDERS: dict[str, type[Recommender]] = {
     recommender.name: recommender
@@ -38,6 +42,10 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         Hvae,
         Collective,
         Mapping,
+        Adversarial,
+        TwoTower,
+        NoOverlap,
+        CrossGnn,
         BayesTransfer,
     )
 }

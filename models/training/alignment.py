@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 
 class _Reversal(torch.autograd.Function):
@@ -38,6 +39,19 @@ def reversal_strength(done: float, steepness: float = 10.0) -> float:
     (0.0, 1.0)
     """
     return 2 / (1 + math.exp(-steepness * done)) - 1
+
+
+def domain_loss(discriminator: nn.Module, source: Tensor, target: Tensor, done: float) -> Tensor:
+    """Cross-entropy of a discriminator that tells representations of the source (n, E) from those of the target (m, E).
+
+    Added to a loss it trains the discriminator to tell and, more and more with the share of training `done`, what makes
+    the representations to leave nothing to be told by. Both domains weigh the same; 0 where one has none.
+    """
+    if not len(source) or not len(target):
+        return source.sum() * 0 + target.sum() * 0
+    strength = reversal_strength(done)
+    sides = [discriminator(reverse_gradient(points, strength)).squeeze(-1) for points in (source, target)]
+    return (softplus(sides[0]).mean() + softplus(-sides[1]).mean()) / 2
 
 
 BANDWIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)

@@ -271,17 +271,17 @@ class ItemEncoder(nn.Module):
             images = torch.zeros(n, 3, 32, 32, dtype=torch.uint8, device=device)
         return Inputs(
             design=item_design(content.features.to(device), domain, self.n_domains),
-            words=_words(content.texts).to(device) if "text_cnn" in chosen else none,
+            words=hashed_words(content.texts).to(device) if "text_cnn" in chosen else none,
             images=images if "image_cnn" in chosen else none,
             sentences=sentences.embed(content.texts, device) if "sentence" in chosen else none,
         )
 
 
-def _words(texts: list[str]) -> Tensor:
-    """(n, LENGTH) hashed words, 0 behind the last."""
-    hashed = torch.zeros(len(texts), LENGTH, dtype=torch.long)
+def hashed_words(texts: list[str], length: int = LENGTH) -> Tensor:
+    """(n, length) int64 hashed words, 0 behind the last."""
+    hashed = torch.zeros(len(texts), length, dtype=torch.long)
     for row, text in zip(hashed, texts, strict=True):
-        words = [1 + zlib.crc32(word.encode()) % (N_WORDS - 1) for word in WORD.findall(text.lower())[:LENGTH]]
+        words = [1 + zlib.crc32(word.encode()) % (N_WORDS - 1) for word in WORD.findall(text.lower())[:length]]
         row[: len(words)] = torch.tensor(words, dtype=torch.long)
     return hashed
 

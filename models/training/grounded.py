@@ -19,27 +19,18 @@ from models.recommender import (
     Scores,
 )
 from models.training.biases import item_design
-from models.training.ground import Ground, base_table, prefixed
+from models.training.ground import Ground, GroundSettings, base_table, prefixed
 from models.training.lessons import ContentRows, Lesson, LessonSettings, learn
 
 
-class Grounded(Recommender):
-    """A recommender that learns in lessons how far from its base's means to go; standard deviations are the base's."""
+class OnGround(Recommender):
+    """A recommender that says how far from its base's means to go; standard deviations are the base's."""
 
-    config: LessonSettings
+    config: GroundSettings
 
-    def __init__(self, config: LessonSettings, schema: Schema) -> None:
+    def __init__(self, config: GroundSettings, schema: Schema) -> None:
         super().__init__(config, schema)
         self.ground = Ground(config, schema)
-        self.content = ContentRows(schema, config.embedding_size)
-
-    @abstractmethod
-    def columns(self, rows: Tensor) -> Columns:
-        """Columns beside the base's of n items, from their rows (n, E)."""
-
-    @abstractmethod
-    def predict(self, lesson: Lesson) -> Tensor:
-        """How far from the base a lesson's queries are put, in units, (B, Q)."""
 
     @abstractmethod
     def deviation(self, states: Tensor, table: ItemTable, rows: Tensor | slice) -> Tensor:
@@ -61,11 +52,6 @@ class Grounded(Recommender):
         base, moves = self._parts(states, table, positions)
         return self.ground.base.sample(base, base_table(table), n, generator, positions) + moves
 
-    def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        domains = torch.full((len(content),), domain, device=self.ground.unit.device)
-        rows = self.content(item_design(content.features.to(self.ground.unit), domains, len(self.schema.domains)))
-        return self.columns(rows) | prefixed(self.ground.base.embed_items(content, domain))
-
     def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
         """What the base learns from the ratings less the moves; the row that lessons taught stays as it is."""
         base, moves = self._parts(evidence.states, table, rows)
@@ -73,6 +59,35 @@ class Grounded(Recommender):
         return prefixed(
             self.ground.base.learn_items(base_table(table), rows, replace(evidence, states=base, values=left))
         )
+
+    def _parts(self, states: Tensor, table: ItemTable, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        """States of the base, and moves (B, N) on the domains' scales."""
+        rows = slice(None) if positions is None else positions
+        base, own = states.tensor_split([self.ground.state_size], dim=1)
+        return base, self.ground.unit[table.domain[rows]] * self.deviation(own, table, rows)
+
+
+class Grounded(OnGround):
+    """A recommender that learns in lessons how far from its base's means to go."""
+
+    config: LessonSettings
+
+    def __init__(self, config: LessonSettings, schema: Schema) -> None:
+        super().__init__(config, schema)
+        self.content = ContentRows(schema, config.embedding_size)
+
+    @abstractmethod
+    def columns(self, rows: Tensor) -> Columns:
+        """Columns beside the base's of n items, from their rows (n, E)."""
+
+    @abstractmethod
+    def predict(self, lesson: Lesson) -> Tensor:
+        """How far from the base a lesson's queries are put, in units, (B, Q)."""
+
+    def embed_items(self, content: ItemContent, domain: int) -> Columns:
+        domains = torch.full((len(content),), domain, device=self.ground.unit.device)
+        rows = self.content(item_design(content.features.to(self.ground.unit), domains, len(self.schema.domains)))
+        return self.columns(rows) | prefixed(self.ground.base.embed_items(content, domain))
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         with torch.random.fork_rng(devices=[]):
@@ -83,9 +98,3 @@ class Grounded(Recommender):
     @abstractmethod
     def reset_parameters(self) -> None:
         """Begin anew."""
-
-    def _parts(self, states: Tensor, table: ItemTable, positions: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States of the base, and moves (B, N) on the domains' scales."""
-        rows = slice(None) if positions is None else positions
-        base, own = states.tensor_split([self.ground.state_size], dim=1)
-        return base, self.ground.unit[table.domain[rows]] * self.deviation(own, table, rows)

@@ -133,4 +133,44 @@ ENTRIES: dict[str, Entry] = {
     "bayes_transfer": Entry(
         settings={"n_factors": 3, "iterations": 20}, uses_attributes=True, worlds=("two",), targets=(1,)
     ),
+    "adversarial": Entry(
+        settings={"embedding_size": 8, "hidden_size": 8, "epochs": 4, "fine_tuning": 1, "batch_size": 25},
+        uses_attributes=True,
+        worlds=("two",),
+    ),
+    "two_tower": Entry(
+        settings={"embedding_size": 8, "epochs": 5, "pretraining": 1, "batch_size": 25},
+        uses_attributes=True,
+        worlds=("two",),
+    ),
+    "two_tower: adversarial": Entry(
+        settings={"embedding_size": 8, "epochs": 3, "alignment": "adversarial", "pretraining": 0, "batch_size": 25},
+        uses_attributes=True,
+        worlds=("two",),
+    ),
+    "no_overlap": Entry(
+        settings={"embedding_size": 8, "epochs": 10, "pretraining": 2, "batch_size": 25},
+        uses_attributes=True,
+        worlds=("two",),
+    ),
+    "cross_gnn": Entry(
+        settings={"embedding_size": 8, "epochs": 4, "variant": "lightgcn", "batch_size": 25},
+        uses_attributes=True,
+        worlds=("two",),
+    ),
+    "cross_gnn: gcn": Entry(
+        settings={"embedding_size": 8, "epochs": 4, "variant": "gcn", "batch_size": 25},
+        uses_attributes=True,
+        worlds=("two",),
+    ),
+    "cross_gnn: sage": Entry(
+        settings={"embedding_size": 8, "epochs": 4, "variant": "sage", "batch_size": 25},
+        uses_attributes=True,
+        worlds=("two",),
+    ),
+    "cross_gnn: gat": Entry(
+        settings={"embedding_size": 8, "epochs": 4, "variant": "gat", "batch_size": 25},
+        uses_attributes=True,
+        worlds=("two",),
+    ),
 }
