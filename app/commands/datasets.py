@@ -49,6 +49,26 @@ def fetch_command(
     show(f"{name} is in {out}")
 
 
+@app.command("join")
+def join_command(
+    first: Annotated[Path, typer.Argument(help="A data set folder.")],
+    second: Annotated[Path, typer.Argument(help="Another one, with other domains.")],
+    out: Annotated[Path, typer.Option(help="Folder to put the joined data set into.")],
+    same_users: Annotated[
+        bool, typer.Option("--same-users", help="One id is one person in both. Otherwise the two share nobody.")
+    ] = False,
+) -> None:
+    """Put the domains of two data set folders into one."""
+    from models.datasets.description import DatasetError
+    from models.datasets.join import join
+
+    try:
+        joined = join(first, second, out, same_users=same_users)
+    except (DatasetError, OSError) as error:
+        raise fail(str(error)) from error
+    show(f"{joined.name} is in {out}")
+
+
 @app.command("check")
 def check_command(folder: Annotated[Path, typer.Argument(help="A data set folder.")]) -> None:
     """Read a folder as strictly as training does, and print what it holds."""
