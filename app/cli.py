@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.commands import arms, blend, checkpoints, datasets, db, evaluate, exchange, serve, settings, train
+from app.commands import arms, blend, checkpoints, datasets, db, evaluate, exchange, ope, serve, settings, train
 
 app = typer.Typer(
     name="warmstart",
@@ -23,6 +23,7 @@ app.add_typer(evaluate.app)
 app.add_typer(exchange.app)
 app.add_typer(db.commands, name="db")
 app.add_typer(arms.app, name="arms")
+app.add_typer(ope.app)
 app.add_typer(settings.app)
 
 

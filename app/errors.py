@@ -37,6 +37,8 @@ PROBLEMS: dict[str, ProblemType] = {
     "request-timeout": ProblemType(408, "The body did not arrive in time."),
     "event-id-conflict": ProblemType(409, "An event id that was stored before, with other content."),
     "reload-in-progress": ProblemType(409, "Another reload of this domain and role is under way."),
+    "too-few-samples": ProblemType(409, "The log says too little to decide."),
+    "gate-not-passed": ProblemType(409, "By the log the checkpoint may earn less than what is in service."),
     "payload-too-large": ProblemType(413, "The body is larger than this service takes."),
     "unsupported-media-type": ProblemType(415, "Bodies must be application/json."),
     "validation-error": ProblemType(422, "The request is understood, but some of it cannot be accepted."),

@@ -7,12 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from starlette.responses import Response
 
-from app.api.answers import CheckpointOut, DeploymentOut
+from app.api.answers import CheckpointOut, DeploymentOut, EvaluationResponse
 from app.api.depends import Here, Reloads
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
-from app.api.requests import ReloadRequest, RollbackRequest
+from app.api.requests import EvaluationRequest, ReloadRequest, RollbackRequest, ScopeBody
 from app.services.deploy import list_checkpoints, usual_role
+from app.services.evaluation import Gate, Scope
 
 router = APIRouter(prefix="/v1/admin", tags=["admin"], route_class=StrictRoute)
 
@@ -51,13 +52,21 @@ async def post_reload(
         ReloadRequest,
         Body(
             openapi_examples={
-                "a new bayes": {"value": {"domain": "movies", "checkpoint": "movies-bayes-20260101-1a2b3c4d"}}
+                "a new bayes": {"value": {"domain": "movies", "checkpoint": "movies-bayes-20260101-1a2b3c4d"}},
+                "only if it earns no less": {
+                    "value": {
+                        "domain": "movies",
+                        "checkpoint": "movies-bayes-20260101-1a2b3c4d",
+                        "gate": {"confidence": 0.95, "effective_samples": 200},
+                    }
+                },
             }
         ),
     ],
 ) -> Response:
     """Take a checkpoint into service on every worker. The old one answers until the new one is ready."""
-    return json_response(asdict(await reloads.reload(body.domain, body.checkpoint, body.role)))
+    gate = None if body.gate is None else Gate(_scope(body.gate), body.gate.margin, body.gate.effective_samples)
+    return json_response(asdict(await reloads.reload(body.domain, body.checkpoint, body.role, gate)))
 
 
 @router.post("/checkpoints/rollback", response_model=DeploymentOut, responses=problems(400, 409, 413, 415, 422, 503))
@@ -70,3 +79,27 @@ async def post_rollback(
 ) -> Response:
     """Put back the checkpoint that was in service before."""
     return json_response(asdict(await reloads.rollback(body.domain, body.role)))
+
+
+@router.post("/evaluations", response_model=EvaluationResponse, responses=problems(400, 413, 415, 422, 503))
+async def post_evaluations(
+    reloads: Reloads,
+    body: Annotated[
+        EvaluationRequest,
+        Body(
+            openapi_examples={
+                "what is in service": {"value": {"domain": "movies"}},
+                "a checkpoint beside it": {
+                    "value": {"domain": "movies", "checkpoint": "movies-bayes-20260101-1a2b3c4d", "places": 3}
+                },
+            }
+        ),
+    ],
+) -> Response:
+    """What a domain earns by the log of its own slates, and what it would with another checkpoint."""
+    verdict = await reloads.evaluate(body.domain, _scope(body), body.checkpoint, body.role)
+    return json_response({"domain": body.domain, **verdict.told()})
+
+
+def _scope(body: ScopeBody) -> Scope:
+    return Scope(body.slates, body.places, body.epsilon, body.confidence)

@@ -36,6 +36,8 @@ class ProblemOut(BaseModel):
     """At most 20, of `validation-error` and `timestamp-out-of-range`."""
     pointers: list[str] | None = None
     """At most 20 places in the body, of `event-id-conflict` and `unknown-item`."""
+    missing: float | None = None
+    """Effective samples that the log lacks, of `too-few-samples`."""
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

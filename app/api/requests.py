@@ -254,6 +254,37 @@ class UsersRequest(Body):
     users: Annotated[list[UserIn], Field(min_length=1, max_length=MAX_BATCH)]
 
 
+class ScopeBody(Body):
+    """Which part of the log is evaluated, and as what."""
+
+    slates: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Newest slates that are read."""
+    places: Annotated[int, Field(ge=1, le=MAX_K)] = 1
+    """First places of each slate that count."""
+    epsilon: Annotated[FiniteFloat, Field(ge=0, le=1)] | None = None
+    """Share of the places that the evaluated policy fills at random. Default: as the domain is set to."""
+    confidence: Annotated[FiniteFloat, Field(ge=0.5, lt=1)] = 0.95
+
+
+class EvaluationRequest(ScopeBody):
+    """What a domain earns by its log, and what it would with another checkpoint."""
+
+    domain: Id
+    checkpoint: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """A checkpoint to evaluate beside what is in service."""
+    role: Role | None = None
+    """Default: the role of the checkpoint's recommender."""
+
+
+class GateBody(ScopeBody):
+    """What a checkpoint has to show by the log before it is taken into service."""
+
+    margin: Annotated[FiniteFloat, Field(ge=0, le=1e6)] = 0.0
+    """How much less reward a place than what is in service it may earn at the most."""
+    effective_samples: Annotated[FiniteFloat, Field(gt=0, le=1e9)] = 100.0
+    """Places that the log has to be worth."""
+
+
 class ReloadRequest(Body):
     """Take a checkpoint into service."""
 
@@ -261,6 +292,8 @@ class ReloadRequest(Body):
     checkpoint: Annotated[str, Field(min_length=1, max_length=200)]
     role: Role | None = None
     """Default: the role of the checkpoint's recommender."""
+    gate: GateBody | None = None
+    """Refuse unless the log shows, with this confidence, that it earns no less than what is in service."""
 
 
 class RollbackRequest(Body):

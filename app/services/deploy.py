@@ -10,6 +10,7 @@ import structlog
 
 from app.engine.serving import Served
 from app.errors import Problem, invalid
+from app.services.evaluation import Gate, Scope, Verdict, evaluate_log, pass_gate
 from app.services.installation import Installation
 from app.storage import catalogue, deployments, domains
 from app.storage.database import Connection
@@ -54,10 +55,11 @@ class Deployments:
         self.installation = installation
         self._under_way: set[tuple[str, Role]] = set()
 
-    async def reload(self, domain: str, name: str, role: Role | None) -> Done:
+    async def reload(self, domain: str, name: str, role: Role | None, gate: Gate | None = None) -> Done:
         """Load, verify, warm and swap; the old checkpoint answers until then and goes on if anything is wrong.
 
-        Raises Problem: invalid-checkpoint-id, checkpoint-*, validation-error, reload-in-progress.
+        Raises Problem: invalid-checkpoint-id, checkpoint-*, validation-error, reload-in-progress; with a gate
+        too-few-samples, gate-not-passed.
         """
         path = self._path(name)
         where = (domain, role or await self._default_role(path))
@@ -66,13 +68,11 @@ class Deployments:
         self._under_way.add(where)
         try:
             served = await self._load(name)
-            if domain not in served.domains:
-                raise Problem("checkpoint-incompatible", "The checkpoint was not trained on this domain.")
-            if served.recommender.kind == "preference" and where[1] != "ranking":
-                detail = "The checkpoint puts items in order and predicts no ratings: its only role is ranking."
-                raise Problem("checkpoint-incompatible", detail)
+            _check_fit(served, *where)
             await self._register(path)
             await self.installation.fresh()
+            if gate is not None:
+                await pass_gate(self.installation, domain, where[1], served, gate)
             previous = self.installation.runtime.now.deployed.get(where)
 
             async def work(connection: Connection) -> None:
@@ -85,6 +85,19 @@ class Deployments:
             return Done(domain, where[1], name, served.digest, previous)
         finally:
             self._under_way.discard(where)
+
+    async def evaluate(self, domain: str, scope: Scope, name: str | None, role: Role | None) -> Verdict:
+        """What the log says of a domain, and of a checkpoint beside what is in service. Nothing changes.
+
+        Raises Problem: invalid-checkpoint-id, checkpoint-*, validation-error.
+        """
+        if name is None:
+            return await evaluate_log(self.installation, domain, scope)
+        path = self._path(name)
+        wanted = role or await self._default_role(path)
+        served = await self._load(name)
+        _check_fit(served, domain, wanted)
+        return await evaluate_log(self.installation, domain, scope, (wanted, served))
 
     async def rollback(self, domain: str, role: Role) -> Done:
         """Put back what was in service before. Raises Problem: validation-error, nothing-to-roll-back, checkpoint-*."""
@@ -181,6 +194,15 @@ class Deployments:
                 await catalogue.add_missing(connection, keys[name], batch)
 
         await self.installation.database.transact(work)
+
+
+def _check_fit(served: Served, domain: str, role: Role) -> None:
+    """Raise Problem (checkpoint-incompatible) for a checkpoint that cannot serve a domain in that role."""
+    if domain not in served.domains:
+        raise Problem("checkpoint-incompatible", "The checkpoint was not trained on this domain.")
+    if served.recommender.kind == "preference" and role != "ranking":
+        detail = "The checkpoint puts items in order and predicts no ratings: its only role is ranking."
+        raise Problem("checkpoint-incompatible", detail)
 
 
 def usual_role(card: Card) -> Role:
