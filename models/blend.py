@@ -87,7 +87,7 @@ class Gain(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gain: float
-    """How much better than without it: RMSE saved in ratings, NDCG@100 added in lists."""
+    """How much better than without it: RMSE saved in ratings, nats of likelihood of what people chose in lists."""
     low: float
     """One-sided 95 % lower bound of that (bootstrap over users). Where it is not above 0 the transfer has no weight."""
     users: int

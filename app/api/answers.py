@@ -39,7 +39,7 @@ class TransferOut(Out):
     gain: Gain | None
     """RMSE that its weight saved validation users of whom as much was known; null where that was not measured."""
     ranking_gain: Gain | None
-    """NDCG@100 that its weight added to their lists."""
+    """Nats that its weight in lists made what they chose likelier."""
 
 
 class PartOut(Out):

@@ -130,7 +130,7 @@ def _scores(part: Predictor, known: Evidence, domain: int, positions: Tensor) ->
     return torch.cat([part.scores(known.rows(block), domain, positions).mean.cpu() for block in blocks])
 
 
-def _log_likelihood(made: Choices, weights: Tensor) -> Tensor:
+def log_likelihood(made: Choices, weights: Tensor) -> Tensor:
     """(B,) mean over what each user liked of log p(i | weights); `weights` is (P,)."""
     logits = made.scores.nan_to_num(neginf=0.0) @ weights
     logits = logits.masked_fill(made.scores[..., 0].isinf(), -torch.inf)
@@ -146,7 +146,7 @@ def _solve(choices: Sequence[Sequence[Choices]], n_parts: int) -> Floats:
         total = SMOOTHNESS * (weights[1:] - weights[:-1]).square().sum()
         for bucket, own in zip(choices, weights, strict=True):
             for made in bucket:
-                total = total - _log_likelihood(made, own).mean() / len(bucket)
+                total = total - log_likelihood(made, own).mean() / len(bucket)
         (gradient,) = torch.autograd.grad(total, weights)
         return float(total.detach()), gradient.double().numpy().reshape(-1)
 
@@ -166,10 +166,10 @@ def _fitted_to_lists(weights: Floats, choices: Sequence[Sequence[Choices]]) -> F
 def _ndcg(weights: Floats, choices: Sequence[Sequence[Choices]]) -> float:
     """Mean over users and support sizes."""
     rows = zip(choices, weights.tolist(), strict=True)
-    return float(np.concatenate([list_ndcg(made, own) for bucket, own in rows for made in bucket]).mean())
+    return float(np.concatenate([_list_ndcg(made, own) for bucket, own in rows for made in bucket]).mean())
 
 
-def list_ndcg(made: Choices, weights: Sequence[float]) -> Floats:
+def _list_ndcg(made: Choices, weights: Sequence[float]) -> Floats:
     """(B,) NDCG@100 of the held-out likes in each user's list; one weight per part."""
     met = made.scores[..., 0].isinf()
     ranking = (made.scores.nan_to_num(neginf=0.0) @ torch.tensor(weights)).masked_fill(met, -torch.inf)

@@ -4,12 +4,13 @@ Validation users are put as in the protocol `crossdomain`: none of the fits has 
 are shown s interactions of the source and k of the target, and each cell (s, k) of a grid has a weight of its own,
 
     ratings    w r_transfer + (1 - w) r_others             least squares, 0 <= w <= 1
-    lists      ranking parts + a rating parts + c transfer  NDCG@100 of what was held out, (a, c) of `LIST_MIXES`
+    lists      order_preferences + (1 - v) order_ratings + v W s_transfer     likeliest choices, v of `LIST_SHARES`
 
-where `others` is the blend of all other parts as it would be served without the transfer. Weights are judged on users
-that they were not fitted on, fold by fold; unless the one-sided 95 % interval of their gain, bootstrapped over users,
-excludes a loss, the weight is 0 and what is served is what would be served without the transfer. So too
-where fewer than `MIN_USERS` knew that much: a weight that nobody could test is a weight that nobody gets.
+where `order_ratings` weighs W in all, so that v says whose ratings order a list and nothing else, and `others` is the
+blend of all other parts as it would be served without the transfer. Weights are judged on users that they were not
+fitted on, fold by fold; unless the one-sided 95 % interval of their gain, bootstrapped over users, excludes a loss, the
+weight is 0 and what is served is what would be served without the transfer. So too where fewer than `MIN_USERS` knew
+that much: a weight that nobody could test is a weight that nobody gets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from models.datasets.dataset import Dataset
 from models.evaluation.blend import SIZES, Stack, fit_blend, stack, std_scale
 from models.evaluation.metrics import Floats, Ints
 from models.evaluation.predictors import Predictor
-from models.evaluation.ranking_blend import MAX_USERS, choices_of, list_ndcg, shuffled_ratings
+from models.evaluation.ranking_blend import MAX_USERS, choices_of, log_likelihood, shuffled_ratings
 from models.evaluation.significance import Statistic, paired_bootstrap, per_user
 from models.training.domains import domain_of
 
@@ -32,8 +33,7 @@ SOURCE_SIZES: Mapping[int, tuple[int, int | None]] = {0: (0, 0), 1: (1, 9), 10: 
 """Where each bucket of source evidence begins → the least and the most that is shown in it; None: all there is."""
 MIN_USERS = 20
 """Validation users below which nothing is known of a cell."""
-LIST_MIXES = ((1.0, 0.0), (1.0, 1.0), (0.5, 0.5), (0.5, 1.0), (0.0, 1.0), (0.0, 2.0), (0.0, 4.0))
-"""What the weights of the parts that rate are multiplied by, and the transfer's weight as a multiple of their sum."""
+LIST_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 N_FOLDS = 5
 LEVEL = 0.9
 """Of the two-sided interval whose lower end is the one-sided 95 % bound."""
@@ -160,8 +160,9 @@ def _in_lists(
     best, gain = 0, None
     if choices:
         who = np.concatenate([c.users.numpy() for c in choices])
-        quality = np.stack([np.concatenate([list_ndcg(c, order) for c in choices]) for order in orders])  # (C, M)
-        best, gain = int(quality.mean(1).argmax()), _list_gain(quality, who)
+        found = [torch.cat([log_likelihood(c, torch.tensor(order)) for c in choices]) for order in orders]
+        likelihoods = torch.stack(found).double().numpy()  # (V, M)
+        best, gain = int(likelihoods.mean(1).argmax()), _list_gain(likelihoods, who)
     if gain is None or gain.low <= 0:
         best = 0
     return rated.model_copy(update={"ranking_weights": orders[best], "transfer_ranking_gain": gain})
@@ -169,22 +170,22 @@ def _in_lists(
 
 def _orders(weights: Sequence[float], rates: Sequence[bool]) -> list[list[float]]:
     """The weights in lists that are tried, with the transfer's at the end; first those without it."""
-    rated = sum(w for w, rate in zip(weights, rates, strict=True) if rate) or sum(weights)
+    rated = sum(w for w, rate in zip(weights, rates, strict=True) if rate)
     return [
-        [*(round(a * w if rate else w, 6) for w, rate in zip(weights, rates, strict=True)), round(c * rated, 6)]
-        for a, c in LIST_MIXES
+        [*(round((1 - v) * w if rate else w, 6) for w, rate in zip(weights, rates, strict=True)), round(v * rated, 6)]
+        for v in LIST_SHARES
     ]
 
 
-def _list_gain(quality: Floats, users: Ints) -> Gain | None:
-    """What the best order of the other folds is worth; `quality` is (C, M), an order a row."""
+def _list_gain(likelihoods: Floats, users: Ints) -> Gain | None:
+    """What the best order of the other folds is worth; `likelihoods` is (V, M), an order a row."""
     chosen = np.empty(len(users))
     for fold in range(N_FOLDS):
         held = users % N_FOLDS == fold
         if held.all():
             return None
-        chosen[held] = quality[int(quality[:, ~held].mean(1).argmax()), held]
-    return _gain(users, -quality[0], -chosen, "mean")
+        chosen[held] = likelihoods[int(likelihoods[:, ~held].mean(1).argmax()), held]
+    return _gain(users, -likelihoods[0], -chosen, "mean")
 
 
 def _gain(users: Ints, before: Floats, after: Floats, statistic: Statistic) -> Gain | None:
@@ -194,4 +195,4 @@ def _gain(users: Ints, before: Floats, after: Floats, statistic: Statistic) -> G
         return None
     _, left, _ = per_user(users, after, np.ones(len(users)))
     found = paired_bootstrap(left, lost, counts, statistic, level=LEVEL)
-    return Gain(gain=round(-found.difference, 6), low=round(-found.high, 6), users=len(who))
+    return Gain(gain=round(0.0 - found.difference, 6), low=round(0.0 - found.high, 6), users=len(who))
