@@ -9,7 +9,7 @@ import torch
 from fastapi import FastAPI
 
 from app import __version__, errors
-from app.api import admin, catalogue, exploration, health, interactions, recommendations, rewards, users
+from app.api import admin, catalogue, exploration, health, interactions, page, recommendations, rewards, users
 from app.api.middleware import RequestLimits
 from app.api.problems import describe
 from app.services.deploy import Deployments
@@ -60,7 +60,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     errors.install(app)
     describe(app)
-    for module in (recommendations, interactions, rewards, catalogue, users, admin, exploration, health):
+    for module in (recommendations, interactions, rewards, catalogue, users, admin, exploration, health, page):
         app.include_router(module.router)
     app.add_middleware(RequestLimits, settings=settings)
     return app
