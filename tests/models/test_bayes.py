@@ -5,12 +5,14 @@ import torch
 from torch import Tensor
 
 from models.datasets.schema import Domain, Schema
-from models.recommender import Evidence, FitOptions, Fitted, ItemTable
+from models.recommender import Evidence, FitOptions, Fitted, ItemTable, Recommender
 from models.recommenders.bayes import Bayes, BayesConfig
+from models.training import sentences
 from models.training.choice import fit_choices
 from models.training.gaussian import FieldRegression, pack, pack_dual, pack_outer, posterior, unpack
 from models.training.statistics import item_counts
 from tests.laws.world import World, make_world
+from tests.models.tiny import tiny
 
 MEAN, LOADING = 3.0, 0.5
 
@@ -99,6 +101,21 @@ def test_draws_have_the_posterior_s_moments_jointly():
     covariance = phi @ (torch.eye(2) - torch.outer(phi[0], phi[0]) / 2.25) @ phi.T
     torch.testing.assert_close(draws.T.cov(), covariance, atol=0.1, rtol=0.03)
     torch.testing.assert_close(draws.mean(0), recommender.score(states, table).mean[0], atol=0.05, rtol=0)
+
+
+def test_the_root_of_tastes_is_their_joint_covariance():
+    """In closed form for `bayes`, and estimated by joint draws for whoever has none: the same but for chance."""
+    recommender, table = known_model(0.0)
+    state = recommender.adapt(ratings([1], [4.0]), table, 0)
+    generator = torch.Generator().manual_seed(0)
+    exact = recommender.taste_root(state, table, 0, generator)[0]  # (2, P)
+    drawn = Recommender.taste_root(recommender, state, table, 40_000, generator)[0]
+    spread = recommender.score(state, table).taste_std
+    assert spread is not None
+    torch.testing.assert_close(exact.square().sum(1), spread[0].square())
+    torch.testing.assert_close(drawn @ drawn.T, exact @ exact.T, atol=0.02, rtol=0.02)
+    first = torch.tensor([1])
+    torch.testing.assert_close(recommender.taste_root(state, table, 0, generator, first)[0], exact[1:])
 
 
 def test_without_factors_it_is_a_shrunken_user_bias():
@@ -206,6 +223,27 @@ def test_a_misspelt_setting_is_refused():
         BayesConfig.model_validate({"n_factor": 3})
     with pytest.raises(ValueError, match="n_factors"):
         BayesConfig(n_factors=-1)
+
+
+def embedded(texts: list[str], device: torch.device | str = "cpu") -> Tensor:
+    """Stands for the language model: `good` and `bad` lie apart in one of many directions."""
+    noise = torch.randn(len(texts), sentences.EMBEDDING_SIZE, generator=torch.Generator().manual_seed(1))
+    side = torch.tensor([{"good": 1.0, "bad": -1.0}.get(text, 0.0) for text in texts])
+    return 0.1 * noise + 5 * side[:, None] * torch.eye(sentences.EMBEDDING_SIZE)[7]
+
+
+def test_a_text_foretells_what_people_think_of_an_unseen_item(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sentences, "embed", embedded)
+    texts = ["good", "bad"] * 10
+    rated = [(user, item, 5.0 if texts[item] == "good" else 2.0) for user in range(20) for item in range(16)]
+    data = tiny(rated, domain=[0] * 20, texts=texts)
+    bayes = Bayes(BayesConfig(n_factors=1, iterations=20, sentence_size=2), data.schema)
+    table = bayes.fit(data, FitOptions()).table
+    nobody = data.evidence(torch.tensor([0])).emptied()
+    mean = bayes.score(bayes.adapt(nobody, table, 0), table).mean[0]
+    assert (mean[16::2] > 4.5).all()
+    assert (mean[17::2] < 2.5).all()
+    assert bayes.sentences([""]).tolist() == [[0.0, 0.0]]
 
 
 def symmetric(size: int) -> Tensor:
