@@ -5,7 +5,20 @@ from typing import Annotated
 import typer
 
 from app import __version__
-from app.commands import arms, blend, checkpoints, datasets, db, evaluate, exchange, ope, serve, settings, train
+from app.commands import (
+    arms,
+    blend,
+    checkpoints,
+    datasets,
+    db,
+    evaluate,
+    exchange,
+    ope,
+    serve,
+    settings,
+    sources,
+    train,
+)
 
 app = typer.Typer(
     name="warmstart",
@@ -16,6 +29,7 @@ app = typer.Typer(
 # In the order in which somebody new needs them.
 app.add_typer(serve.app)
 app.add_typer(datasets.app, name="datasets")
+app.add_typer(sources.app)
 app.add_typer(train.app)
 app.add_typer(blend.app)
 app.add_typer(checkpoints.app, name="checkpoints")

@@ -1,8 +1,9 @@
 """`warmstart serve` and `warmstart demo`: the service, from what there is or from nothing."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,11 @@ app = typer.Typer()
 DEMO_DATA = "movielens-100k"
 DEMO_RECOMMENDERS = ("content", "bayes", "maml", "ease")
 """One for each role that a single domain has."""
+DEMO_DOMAINS = ("thrills", "hearts")
+"""The same films as two catalogues, `movielens-100k-domains`, with a transfer both ways."""
+DEMO_DOMAIN_RECOMMENDERS = ("bayes", "ease")
+"""What each of the two has that knows nothing of the other."""
+DEMO_TRANSFER = "bayes_transfer"
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; WARMSTART_HOST otherwise.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; WARMSTART_PORT otherwise.")]
@@ -43,7 +49,8 @@ def serve(
 
 @app.command()
 def demo(host: Host = None, port: Port = None) -> None:
-    """Fetch MovieLens-100K, train on it what is missing, which is done once, and serve it."""
+    """Fetch MovieLens-100K, train on it what is missing, which is done once, and serve it: as one catalogue, `movies`,
+    and as two, `thrills` and `hearts`, with what is known of people carried between them."""
     settings = Settings()
     # Read when torch is imported. The demo's data is so small that a second thread waits more than it works.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -54,8 +61,31 @@ def demo(host: Host = None, port: Port = None) -> None:
     serve(host=host, port=port)
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """A checkpoint of the demo."""
+
+    data: str
+    target: str
+    """Domain that it answers for."""
+    recommender: str
+    alone: bool = False
+    """Whether it learns from that domain alone."""
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+
+def demo_checkpoints() -> list[_Wanted]:
+    """All that the demo serves."""
+    wanted = [_Wanted(DEMO_DATA, "movies", name) for name in DEMO_RECOMMENDERS]
+    for target, source in zip(DEMO_DOMAINS, reversed(DEMO_DOMAINS), strict=True):
+        data = f"{DEMO_DATA}-domains"
+        wanted += [_Wanted(data, target, name, alone=True) for name in DEMO_DOMAIN_RECOMMENDERS]
+        wanted.append(_Wanted(data, target, DEMO_TRANSFER, settings={"source": source, "target": target}))
+    return wanted
+
+
 def train_missing(settings: Settings) -> list[Path]:
-    """Train the demo's recommenders that have no checkpoint yet; the folders of those that were trained."""
+    """Train what the demo serves and has no checkpoint yet; the folders of what was trained."""
     from app.commands.blend import describe, fit_blends
     from app.commands.train import train_checkpoint
     from models.datasets.fetch import fetch
@@ -63,32 +93,40 @@ def train_missing(settings: Settings) -> list[Path]:
 
     settings.checkpoints.mkdir(parents=True, exist_ok=True)
     there = set(_usable(settings.checkpoints))
-    missing = [name for name in DEMO_RECOMMENDERS if name not in there]
-    if not missing:
-        return []
-    folder = settings.data_dir / "datasets" / DEMO_DATA
+    missing = [wanted for wanted in demo_checkpoints() if (wanted.target, wanted.recommender) not in there]
+    made = []
     with progress_bars() as progress:
-        fetch(DEMO_DATA, folder, progress)
-        data = read(folder, progress)
-        made = []
-        for name in missing:
-            kept = train_checkpoint(name, {}, data, settings.checkpoints, device=settings.device, progress=progress)
-            judged = "".join(f", {figure} {value:.3f}" for figure, value in [*kept.metrics.items()][:1])
-            typer.echo(f"trained {name} in {kept.fit_seconds:.0f} s{judged}", err=True)
-            made.append(kept.path)
-        for blend in fit_blends(settings.checkpoints, data):
-            typer.echo(describe(blend), err=True)
+        for name in dict.fromkeys(wanted.data for wanted in missing):
+            data = read(fetch(name, settings.data_dir / "datasets" / name, progress), progress)
+            for wanted in [wanted for wanted in missing if wanted.data == name]:
+                kept = train_checkpoint(
+                    wanted.recommender,
+                    wanted.settings,
+                    data,
+                    settings.checkpoints,
+                    domain=wanted.target if wanted.alone else None,
+                    device=settings.device,
+                    progress=progress,
+                )
+                judged = "".join(f", {figure} {value:.3f}" for figure, value in [*kept.metrics.items()][:1])
+                typer.echo(
+                    f"trained {wanted.recommender} for {wanted.target} in {kept.fit_seconds:.0f} s{judged}", err=True
+                )
+                made.append(kept.path)
+            for blend in fit_blends(settings.checkpoints, data):
+                typer.echo(describe(blend), err=True)
     return made
 
 
-def _usable(folder: Path) -> Iterator[str]:
-    """Recommenders with a checkpoint that this version can load; one from an earlier version may not fit."""
+def _usable(folder: Path) -> Iterator[tuple[str, str]]:
+    """(domain, recommender) of checkpoints that this version can load; one from an earlier version may not fit."""
     from models import checkpoint
 
     for path in folder.iterdir():
         if path.is_dir() and not path.name.startswith("."):
             with suppress(checkpoint.CheckpointError):
-                yield checkpoint.load(path).card.recommender
+                card = checkpoint.load(path).card
+                yield from ((domain, card.recommender) for domain in card.targets)
 
 
 def _run(settings: Settings) -> None:
