@@ -3,7 +3,8 @@
 The sample of the Open Bandit Dataset: what Bernoulli Thompson sampling would have earned is estimated from the log of
 the random policy, and held against what it did earn. The relative error is |estimate - truth| / truth; truth itself is
 the mean of 10,000 rewards, of which some 40 are clicks, so it has an error of its own, which stands beside it. The
-rewards that doubly robust estimates predict are shrunken means of the items, learnt on the other half of the log.
+rewards that doubly robust estimates predict are shrunken means of the items, learnt on the other half of the log. For
+IPS the literature has a relative error of about .08 on this sample.
 """
 
 import argparse
