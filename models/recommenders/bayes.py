@@ -52,6 +52,7 @@ from models.training.gaussian import (
     unpack_lower,
     with_intercept,
 )
+from models.training.sentences import SentenceProjection
 from models.training.statistics import domain_means, item_counts
 
 
@@ -66,6 +67,8 @@ class BayesConfig(RecommenderConfig):
     """Whether a user's attributes move the prior mean of their taste."""
     content_prior: bool = True
     """Whether an item's content and popularity move the prior mean of its bias and factors."""
+    sentence_size: int = Field(0, ge=0, le=384)
+    """Directions of the sentence embeddings of items' texts that are content too; needs the extra `text`."""
     noise_prior: float | None = Field(50.0, gt=0)
     """Ratings' worth of belief that an item's ratings are as noisy as its domain's; None: one noise a domain."""
     choice_dispersion: float | None = Field(0.045, ge=0)
@@ -98,8 +101,10 @@ class Bayes(Recommender):
         super().__init__(config, schema)
         n_domains, size = len(schema.domains), 1 + config.n_factors
         n_attributes = 1 + (schema.user_attributes.width if config.attribute_prior else 0)
-        n_features = 2 + schema.item_attributes.width if config.content_prior else 1  # intercept, exposure, content
+        # Of an item: intercept, exposure, attributes, sentences.
+        n_features = 2 + schema.item_attributes.width + config.sentence_size if config.content_prior else 1
         self.size = size  # P: bias and factors, of a user and of an item
+        self.sentences = SentenceProjection(config.sentence_size if config.content_prior else 0)
         self.register_buffer("domain_mean", torch.zeros(n_domains))
         self.register_buffer("loading", torch.ones(n_domains))  # c
         self.register_buffer("domain_noise", torch.ones(n_domains))  # s², for items without a rating
@@ -178,7 +183,7 @@ class Bayes(Recommender):
         return Exposure.unpacked(column if positions is None else column[positions])
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        features = content.features.to(self.domain_mean)
+        features = torch.cat([content.features.to(self.domain_mean), self.sentences(content.texts)], dim=1)
         exposure = features.new_zeros(len(features), 1)  # that of the item behind a typical rating
         design = with_intercept(torch.cat([exposure, features], dim=1))  # (n, 2 + F)
         design = design[:, : self.content_weights.shape[1]]
@@ -218,8 +223,9 @@ class Bayes(Recommender):
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         means, generator = domain_means(data), torch.Generator().manual_seed(options.seed)
-        settings = self.config.model_dump(exclude={"iterations", "choice_dispersion", "exposure_factors"})
-        em = FactorEM(data, means, generator=generator, **settings)
+        texts = self.sentences.learn(data.items.content.texts, item_counts(data) > 0)
+        settings = self.config.model_dump(include={"n_factors", "attribute_prior", "content_prior", "noise_prior"})
+        em = FactorEM(data, means, generator=generator, more_content=texts, **settings)
         history: list[dict[str, float]] = []
         for epoch in range(self.config.iterations):
             em.step()

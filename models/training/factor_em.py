@@ -40,8 +40,12 @@ class FactorEM:
         content_prior: bool,
         noise_prior: float | None,
         generator: torch.Generator,
+        more_content: Tensor | None = None,
     ) -> None:
-        """Start from small random factors; the settings are those of `BayesConfig`."""
+        """Start from small random factors; the settings are those of `BayesConfig`.
+
+        `more_content` (N, E) stands beside the items' encoded attributes, as a field of its own.
+        """
         seen, self.domain = data.interactions, data.items.domain
         self.user_features = data.user_attributes
         self.size, self.noise_prior = 1 + n_factors, noise_prior
@@ -61,11 +65,14 @@ class FactorEM:
         exposure = self._exposure()
         spread = [self._per_weight(self.item_weight * exposure.square(), d) for d in range(self.n_domains)]
         self.exposure_variance = torch.stack(spread)  # (D,) over ratings
-        self.item_features = torch.cat([exposure[:, None], data.items.content.features.double()], dim=1)
-        item_fields = [1] + [field.width for field in data.schema.item_attributes.fields]
+        content = [data.items.content.features]
+        item_fields = [field.width for field in data.schema.item_attributes.fields]
+        if more_content is not None:
+            content, item_fields = [*content, more_content], [*item_fields, more_content.shape[1]]
+        self.item_features = torch.cat([exposure[:, None], *(columns.double() for columns in content)], dim=1)
         user_fields = [field.width for field in data.schema.user_attributes.fields]
         self.user_prior = FieldRegression(self.size, user_fields, attribute_prior)
-        self.item_priors = [FieldRegression(self.size, item_fields, content_prior) for _ in range(self.n_domains)]
+        self.item_priors = [FieldRegression(self.size, [1, *item_fields], content_prior) for _ in range(self.n_domains)]
         self.domain_noise = torch.stack([self._per_weight(self.energy, d) for d in range(self.n_domains)])  # s² (D,)
         self.noise = self.domain_noise[self.domain]  # (N,)
         unit = self.domain_noise.sqrt()  # (D,) spread of ratings: what one step on a domain's scale is
