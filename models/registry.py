@@ -10,7 +10,9 @@ from models.recommenders.collective import Collective
 from models.recommenders.content import Content
 from models.recommenders.cross_gnn import CrossGnn
 from models.recommenders.ease import Ease
+from models.recommenders.feature_transfer import FeatureTransfer
 from models.recommenders.hvae import Hvae
+from models.recommenders.instance_transfer import InstanceTransfer
 from models.recommenders.maml import Maml
 from models.recommenders.mapping import Mapping
 from models.recommenders.matching import Matching
@@ -18,9 +20,12 @@ from models.recommenders.mecos import Mecos
 from models.recommenders.metric import Metric
 from models.recommenders.mf import Mf
 from models.recommenders.no_overlap import NoOverlap
+from models.recommenders.parameter_transfer import ParameterTransfer
 from models.recommenders.popularity import Popularity
 from models.recommenders.prototype_zero_shot import PrototypeZeroShot
 from models.recommenders.prototypical import Prototypical
+from models.recommenders.relation_transfer import RelationTransfer
+from models.recommenders.shared import Shared
 from models.recommenders.two_tower import TwoTower
 
 RECOMMENDERS: dict[str, type[Recommender]] = {
@@ -42,6 +47,11 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         Hvae,
         Collective,
         Mapping,
+        Shared,
+        FeatureTransfer,
+        RelationTransfer,
+        ParameterTransfer,
+        InstanceTransfer,
         Adversarial,
         TwoTower,
         NoOverlap,

@@ -177,7 +177,7 @@ def learn(
 
     def losses(epoch: int) -> Iterator[Tensor]:
         running = [course.epoch() for course in courses]
-        for f in _interleaved([len(course) for course in courses], generator):
+        for f in in_random_order([len(course) for course in courses], generator):
             lesson = practice.lesson(next(running[f]), folds[f], generator)
             error = (predict(lesson) - lesson.targets).square()
             yield (lesson.weights * error).sum() / lesson.weights.sum()
@@ -185,6 +185,24 @@ def learn(
     def item_table() -> ItemTable:
         return replace(table, columns=columns(practice.rows()) | prefixed(table.columns))
 
+    return train_rows(
+        recommender, practice, content, losses, item_table, sum(len(course) for course in courses), options
+    )
+
+
+def train_rows(
+    recommender: Recommender,
+    practice: Practice,
+    content: ContentRows,
+    losses: Callable[[int], Iterator[Tensor]],
+    table: Callable[[], ItemTable],
+    steps: int,
+    options: FitOptions,
+    learning_rate: float | None = None,
+) -> Fitted:
+    """Minimise `losses(epoch)`, `steps` batches each: rows at the pace of a warm start, what else the recommender
+    learns at `learning_rate`, by default that of the settings."""
+    settings = practice.settings
     groups: list[dict[str, Any]] = [
         {"params": [practice.embedding], "lr": settings.warm_learning_rate, "weight_decay": settings.reg},
         {"params": content.parameters(), "lr": settings.warm_learning_rate},
@@ -193,17 +211,17 @@ def learn(
     return outer_loop(
         recommender,
         losses,
-        item_table,
+        table,
         groups,
         options,
         epochs=settings.epochs,
-        steps=sum(len(course) for course in courses),
+        steps=steps,
         patience=settings.patience,
-        learning_rate=settings.learning_rate,
+        learning_rate=learning_rate or settings.learning_rate,
     )
 
 
-def _interleaved(counts: list[int], generator: torch.Generator) -> list[int]:
+def in_random_order(counts: list[int], generator: torch.Generator) -> list[int]:
     """Each number f `counts[f]` times, in random order."""
     order = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     shuffled: list[int] = order[torch.randperm(len(order), generator=generator)].tolist()

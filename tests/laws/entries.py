@@ -130,6 +130,30 @@ ENTRIES: dict[str, Entry] = {
     "mapping: bridge": Entry(
         settings={"n_factors": 3, "reg": 4.0, "kind": "bridge", "epochs": 5}, worlds=("two",), targets=(1,)
     ),
+    "shared": Entry(
+        settings={"embedding_size": 8, "epochs": 5, "batch_size": 16}, uses_attributes=True, worlds=("two",)
+    ),
+    "feature_transfer": Entry(
+        settings={"embedding_size": 8, "epochs": 5, "batch_size": 16}, uses_attributes=True, worlds=("two",)
+    ),
+    "feature_transfer: own encoders alone": Entry(
+        settings={"embedding_size": 8, "epochs": 5, "batch_size": 16, "use_shared": False},
+        uses_attributes=True,
+        worlds=("two",),
+    ),
+    "relation_transfer": Entry(
+        settings={"embedding_size": 8, "epochs": 5, "batch_size": 16}, uses_attributes=True, worlds=("two",)
+    ),
+    "relation_transfer: of the target alone": Entry(
+        settings={"embedding_size": 8, "epochs": 5, "batch_size": 16, "is_transfer": False},
+        uses_attributes=True,
+        worlds=("two",),
+        targets=(1,),
+    ),
+    "parameter_transfer": Entry(
+        settings={"embedding_size": 8, "epochs": 5, "batch_size": 16}, uses_attributes=True, worlds=("two",)
+    ),
+    "instance_transfer": Entry(settings={"n_factors": 3, "reg": 4.0, "epochs": 15}, worlds=("two",)),
     "bayes_transfer": Entry(
         settings={"n_factors": 3, "iterations": 20}, uses_attributes=True, worlds=("two",), targets=(1,)
     ),
