@@ -125,7 +125,8 @@ def most_telling(root: Tensor, noise: Tensor, chance: Tensor, closed: Indices, n
 def _asking(query: Query) -> Part | None:
     """The part whose posterior questions go by: one with a closed form if there is one, else the one that will weigh
     most once the questions are answered."""
-    weights = query.domain.weights(query.support_size + query.n)
+    source_size = query.domain.source_size(query.known.positions)
+    weights = query.domain.weights(query.support_size + query.n, source_size)
     able = [
         (part.served.recommender.exposure(part.served.table, part.rows) is not None, weight, -place)
         for place, (part, weight) in enumerate(zip(query.domain.parts, weights, strict=True))

@@ -35,6 +35,14 @@ def test_what_content_leaves_goes_to_adaptive_else_transfer_else_collaborative()
     assert fixed_schedule(["ranking"], 3) == [0.0]
 
 
+def test_a_transfer_without_anything_to_carry_leaves_its_share_to_the_next() -> None:
+    assert fixed_schedule(["content", "collaborative", "transfer"], 30, source_size=0) == [0.2, 0.8, 0.0]
+    assert fixed_schedule(["content", "collaborative", "transfer"], 30, source_size=1) == [0.2, 0.0, 0.8]
+    assert fixed_schedule(["content", "transfer"], 30, source_size=0) == [1.0, 0.0]
+    assert fixed_schedule(["transfer"], 30, source_size=0) == [1.0]
+    assert fixed_ranking(["collaborative", "transfer"], 3, source_size=0) == [1.0, 0.0]
+
+
 def test_without_a_learnt_blend_the_ranking_part_orders_and_ratings_break_its_ties() -> None:
     assert fixed_ranking(["content", "collaborative"], 30) == fixed_schedule(["content", "collaborative"], 30)
     content, collaborative, ranking = fixed_ranking(["content", "collaborative", "ranking"], 30)
@@ -45,6 +53,16 @@ def test_without_a_learnt_blend_the_ranking_part_orders_and_ratings_break_its_ti
 def test_a_bucket_holds_until_the_next_begins() -> None:
     assert BLEND.bucket(0) == BLEND.bucket(4) == BLEND.buckets[0]
     assert BLEND.bucket(5) == BLEND.bucket(10_000) == BLEND.buckets[1]
+
+
+def test_a_bucket_goes_by_what_is_known_here_and_where_the_transfer_comes_from() -> None:
+    starts = [(0, 0), (0, 5), (10, 0), (10, 5)]
+    buckets = [Bucket(min_source=source, min_support=support, weights=[0.5, 0.5]) for source, support in starts]
+    blend = Blend(domain="movies", parts=PARTS, buckets=buckets)
+    for known, there, expected in ((0, 0, 0), (7, 9, 1), (0, 10, 2), (4, 99, 2), (5, 10, 3)):
+        assert blend.bucket(known, there) == buckets[expected]
+    with pytest.raises(ValidationError):
+        Blend(domain="movies", parts=PARTS, buckets=[*buckets[:2], buckets[3]])
 
 
 def test_a_saved_blend_reads_back_equal_and_leaves_nothing_else(tmp_path: Path) -> None:
