@@ -46,6 +46,8 @@ class GroundedTransferSettings(LessonSettings, TransferSettings):
     """Factors of the base (`base` = bayes)."""
     embedding_size: int = Field(64, ge=2)
     """Width of item rows."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Of Adam, for the network."""
     alpha: float = Field(0.3, ge=0, le=1)
     """Weight of the source's loss; the target's is one minus it."""
 
