@@ -104,11 +104,11 @@ function list(slate) {
   $("nothing").hidden = !empty;
   if (empty) nothing();
   const rating = parts.filter((part) => part.role !== "ranking" && part.weight > 0).sort((a, b) => b.weight - a.weight);
-  const order = parts.filter((part) => part.role === "ranking" && part.ranking_weight > 0);
+  const order = parts.filter((part) => part.ranking_weight > 0).sort((a, b) => b.ranking_weight - a.ranking_weight);
   const shares = rating.map((part) => `${part.recommender} ${percent(part.weight)}`).join(", ");
   $("blend").textContent = fallback
     ? `No trained recommender here yet: content and live counts answer.`
-    : `Ratings by ${shares}.${order.length ? ` Order by ${order.map((part) => part.recommender).join(", ")} too.` : ""}`;
+    : `Ratings by ${shares}.${order.length ? ` Order by ${order.map((part) => part.recommender).join(", ")}.` : ""}`;
   const explored = slate.items.filter((item) => item.explored).length;
   const basis = count(support().length, "answer");
   $("list-state").textContent = explored ? `${basis}, ${explored} explored` : `from ${basis}`;

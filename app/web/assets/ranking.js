@@ -93,7 +93,7 @@ function rows(item, told) {
   const head = make("tr", "", ...["part", "expects", "counts for"].map((name) => columnHead(name)));
   const body = (item.why ?? []).map((why) => {
     const part = told.get(why.role);
-    const orders = why.role === "ranking";
+    const orders = why.role === "ranking"; // its scores order a list, and are no ratings
     const name = make("th", "", part?.recommender ?? why.role, make("small", "", ` ${why.role}`));
     name.scope = "row";
     const weight = orders ? "the order" : percent(why.weight);
