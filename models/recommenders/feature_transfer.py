@@ -17,7 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 from models.datasets.schema import Schema
-from models.training.crossing import Correction, Crossing, CrossingSettings, Meeting, PairEncoder, UserTower
+from models.layers import Correction, PairEncoder
+from models.training.crossing import Crossing, CrossingSettings, Meeting, UserTower
 
 
 class FeatureTransferConfig(CrossingSettings):

@@ -20,10 +20,11 @@ from torch import Tensor, nn
 
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
-from models.layers import with_constant
+from models.layers import Correction, PairEncoder, with_constant
 from models.recommender import FitOptions, Fitted
-from models.training.crossing import Correction, Course, Crossing, CrossingSettings, PairEncoder, profile_size
+from models.training.crossing import Course, Crossing, CrossingSettings
 from models.training.domains import domain_of, overlapping_items, users_in
+from models.training.profiles import profile_size
 
 Layer = Literal["users", "pairs", "predictor"]
 

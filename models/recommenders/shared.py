@@ -16,7 +16,8 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from models.datasets.schema import Schema
-from models.training.crossing import Correction, Crossing, CrossingSettings, PairEncoder, UserTower
+from models.layers import Correction, PairEncoder
+from models.training.crossing import Crossing, CrossingSettings, UserTower
 
 
 class SharedConfig(CrossingSettings):

@@ -1,12 +1,8 @@
 """Crossings: networks for two domains on a ground, that know a user by what they did in either.
 
-A user has no parameters of their own. In each domain d their profile is made of what they did there,
-
-    x_ud = [ sum_j w_j (r_j - base_uj) v_j, sum_j w_j (r_j - anyone_j - level_u) v_j, sum_j w_j v_j ] / (n + c), habits
-
-with v_j the rows of the items, so somebody who was never met in training has one too. Networks that read profiles say
-how far from the base an item lies, and are trained on episodes in which a part of what somebody did in either domain is
-known, the rest asked,
+A user has no parameters of their own: what is known of them is a profile in each domain (`models.training.profiles`),
+so somebody who was never met in training has one too. Networks that read profiles say how far from the base an item
+lies, and are trained on episodes in which a part of what somebody did in either domain is known, the rest asked,
 
     L = alpha L_source + (1 - alpha) L_target
 
@@ -14,7 +10,7 @@ with everything or nothing of the source and little or nothing of the target kno
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -24,15 +20,16 @@ from torch import Tensor, nn
 
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
-from models.layers import MLP, reset_parameters, with_constant
+from models.layers import Correction, reset_parameters, with_constant
 from models.recommender import Columns, Evidence, FitOptions, Fitted, ItemContent, ItemTable
 from models.training.biases import item_design
 from models.training.domains import TransferSettings
 from models.training.episodes import Episode
 from models.training.ground import Fold, Ground, base_table, prefixed
 from models.training.grounded import OnGround
-from models.training.habits import HABITS, SHRINKAGE, exposures, habits
+from models.training.habits import exposures
 from models.training.lessons import BATCH, ContentRows, LessonSettings, Practice, in_random_order, train_rows
+from models.training.profiles import History, profile_size
 from models.training.statistics import domain_means
 from models.training.transfer import Transfer
 from models.training.transfer_episodes import TransferEpisodes
@@ -71,45 +68,6 @@ class CrossingSettings(LessonSettings, TransferSettings):
 
 
 @dataclass(frozen=True)
-class History:
-    """What is known of B users, as a profile reads it; numbers are in steps of a five-point scale."""
-
-    evidence: Evidence
-    rows: Tensor
-    """(B, L, E)."""
-    in_target: Tensor
-    """(B, L) bool."""
-    deviation: Tensor
-    """(B, L) from the mean of the domain."""
-    surprise: Tensor
-    """(B, L) from what the base says to somebody of whom only attributes are known."""
-    residual: Tensor
-    """(B, L) from what the base says to the user."""
-    exposure: Tensor
-    """(B, L) of the items, as in `models.training.habits`."""
-
-    def profile(self, in_target: bool) -> Tensor:
-        """x_ud (B, 3 E + 9) in one of the domains; zeros of who did nothing there."""
-        weights = self.evidence.weights * (self.in_target == in_target)  # (B, L)
-        total = weights.sum(1, keepdim=True) + SHRINKAGE
-        level = (weights * self.surprise).sum(1, keepdim=True) / total
-        opinions = torch.stack([self.residual, self.surprise - level, torch.ones_like(weights)], dim=1)
-        means = (opinions * weights[:, None]) @ self.rows / total[..., None]  # (B, 3, E)
-        there = replace(self.evidence, weights=weights)
-        ways = habits(there, self.deviation, self.deviation - self.surprise, self.exposure)
-        return torch.cat([means.flatten(1), ways], dim=1)
-
-    def profiles(self) -> Tensor:
-        """(B, 2, 3 E + 9): in the source (and whatever other domains there are), and in the target."""
-        return torch.stack([self.profile(False), self.profile(True)], dim=1)
-
-
-def profile_size(embedding_size: int) -> int:
-    """Numbers of a profile."""
-    return 3 * embedding_size + HABITS
-
-
-@dataclass(frozen=True)
 class Meeting:
     """B users of an episode and what they are asked, Q ratings each."""
 
@@ -138,40 +96,6 @@ class UserTower(nn.Module):
         source, target = profiles.unbind(1)
         user: Tensor = self.source(source) + self.target(target) + self.attributes(with_constant(attributes))
         return user
-
-
-class PairEncoder(nn.Module):
-    """relu(W [u; v; u * K v] + b) of users (B, U) and items (Q, E) or (B, Q, E): (B, Q, H).
-
-    Products stand beside the two, for a narrow network learns none by itself (Rendle et al., "Neural Collaborative
-    Filtering vs. Matrix Factorization Revisited", RecSys 2020).
-    """
-
-    def __init__(self, user_size: int, item_size: int, hidden_size: int) -> None:
-        super().__init__()
-        self.user = nn.Linear(user_size, hidden_size)
-        self.item = nn.Linear(item_size, hidden_size, bias=False)
-        self.keys = nn.Linear(item_size, user_size, bias=False)
-        self.product = nn.Linear(user_size, hidden_size, bias=False)
-
-    def forward(self, users: Tensor, items: Tensor) -> Tensor:
-        own = users[:, None] * self.product.weight  # (B, H, U)
-        crossed = self.keys(items) @ own.mT  # (B, Q, H)
-        hidden: Tensor = (self.user(users)[:, None] + self.item(items) + crossed).relu()
-        return hidden
-
-
-class Correction(MLP):
-    """Says nothing at first: zeros in the last layer, so that training begins with what it corrects."""
-
-    def __init__(self, sizes: Sequence[int]) -> None:
-        super().__init__(sizes)
-        self.start()
-
-    def start(self) -> None:
-        """Zeros in the last layer."""
-        nn.init.zeros_(self.linears()[-1].weight)
-        nn.init.zeros_(self.linears()[-1].bias)
 
 
 class Crossing(OnGround, Transfer):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models.datasets.dataset import Dataset
-from models.layers import with_constant
+from models.layers import Correction, PairEncoder, with_constant
 from models.recommender import FitOptions
 from models.recommenders.feature_transfer import FeatureTransfer
 from models.recommenders.instance_transfer import InstanceTransfer, log_density_ratio
@@ -16,9 +16,10 @@ from models.recommenders.parameter_transfer import ParameterTransfer
 from models.recommenders.relation_transfer import RelationTransfer
 from models.recommenders.shared import Shared
 from models.registry import RECOMMENDERS
-from models.training.crossing import Correction, Course, Crossing, History, Meeting, PairEncoder
+from models.training.crossing import Course, Crossing, Meeting
 from models.training.domains import Direction, evidence_in, overlapping_users, without
 from models.training.habits import HABITS
+from models.training.profiles import History
 from tests.laws.world import World, make_world
 from tests.models.tiny import evidence, tiny
 
