@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -165,6 +166,8 @@ class Sitting:
         """Train, once a recipe, seed and training set. `held_out`: no validation user is learnt from, whatever the
         recipe says. `data`: another training set than the exam's."""
         kept_apart = self.exam.validation_users is not None and self.exam.direction is None
+        if recipe.refits and not held_out and not kept_apart and data is None:
+            return self._refit(recipe, seed)
         everyone = recipe.learns_from_everyone and not held_out and not kept_apart
         key = (f"{recipe.name}{' on everyone' if everyone else ''}", seed)
         if key not in self._trained:
@@ -183,6 +186,19 @@ class Sitting:
                 deterministic=self.deterministic,
             )
         return self._trained[key]
+
+    def _refit(self, recipe: Recipe, seed: int) -> Trained:
+        """Select the epochs on validation users, then learn from everybody for as many."""
+        selected = self._train(recipe, seed, held_out=True)
+        again = Recipe(
+            **{
+                **recipe.model_dump(exclude={"refits"}),
+                "settings": {**recipe.settings, "epochs": max(1, selected.fitted.report.epochs)},
+                "learns_from_everyone": True,
+            }
+        )
+        refitted = self._train(again, seed, held_out=False)
+        return replace(refitted, metrics=selected.metrics, seconds=selected.seconds + refitted.seconds)
 
     def _time(self, predictor: Predictor) -> float:
         """Microseconds a user, to adapt and to score every item."""

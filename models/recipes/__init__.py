@@ -3,6 +3,7 @@
     recommender = "mf"                      name in the registry
     chosen = "60 trials of …"               how the settings were chosen; says so where they are the defaults
     learns_from_everyone = true             nothing is selected on validation users, so they are learnt from as well
+    refits = true                           epochs are selected on validation users, then all users are learnt from
 
     [settings]                              those that differ from the defaults
     n_factors = 32
@@ -66,6 +67,9 @@ class Recipe(BaseModel):
     chosen: str = "The defaults; nothing was searched."
     learns_from_everyone: bool = False
     """No user is held out for selection: for recommenders whose fit has nothing to select."""
+    refits: bool = False
+    """Once epochs have been selected on users held out, it learns again from everybody, for as many. Beside rows that
+    select nothing and learn from everybody at once, one that keeps a tenth of the users apart is at a disadvantage."""
     settings: dict[str, Any] = {}
     search: dict[str, Space] = Field({})
 

@@ -22,7 +22,7 @@ from models.evaluation.run import EvaluationError, Plan, evaluate, trained_for
 from models.evaluation.served import ServedError, ServedPredictor, question_body
 from models.evaluation.sitting import Sitting
 from models.evaluation.yardsticks import PlainBias
-from models.recipes import load
+from models.recipes import Recipe, load
 from models.recommender import Evidence, Scores
 from tests.models.cinema import read_cinema
 from tests.models.tiny import tiny
@@ -281,3 +281,15 @@ def test_the_blend_stands_beside_its_parts_and_names_the_checkpoints_kept(cinema
     assert "blend" in [row.name for row in found.report.rows]
     assert [part.digest for part in found.blends[0].parts] == kept == ["digest of bias", "digest of bayes"]
     assert found.report.notes[0].startswith("Weights of the blend (bias, bayes)")
+
+
+def test_a_recipe_that_refits_learns_from_everybody_for_the_epochs_that_were_selected(cinema: Dataset) -> None:
+    sitting = Sitting(PROTOCOLS["kshot"](cinema, ProtocolOptions()))
+    recipe = Recipe(name="prototypical", recommender="prototypical", refits=True, settings={"epochs": 3})
+    sitting.add_recipe(recipe, [0])
+    selected, refitted = (sitting._trained[f"prototypical{who}", 0] for who in ("", " on everyone"))
+    assert refitted.fitted.report.epochs == selected.fitted.report.epochs
+    assert sitting.entries["prototypical"].validation  # of the fit that held users out
+    assert sitting.entries["prototypical"].seconds[0] > refitted.seconds
+    before = selected.recommender.state_dict()
+    assert any(not torch.equal(before[name], tensor) for name, tensor in refitted.recommender.state_dict().items())
