@@ -47,6 +47,11 @@ TRANSFER_RMSE = {
     "bayes_transfer": 0.9581,
     "collective": 0.9736,
     "mapping": 0.9702,
+    "shared": 1.0526,
+    "feature_transfer": 1.0537,
+    "relation_transfer": 1.0437,
+    "parameter_transfer": 1.0487,
+    "instance_transfer": 1.0557,
 }
 """The same from thrills to hearts: validation users have a history there, and 0, 1 and 5 ratings in hearts."""
 
