@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from app.commands.evaluate import _shares
 from app.commands.train import TrainingError, check_domains, train_checkpoint, with_direction
 from models import checkpoint
+from models.evaluation.source_choice import rank_sources
+from models.recommender import FitOptions
 from tests.models.tiny import tiny
 
 
@@ -29,6 +32,21 @@ def test_a_transfer_between_domains_that_there_are_not_is_refused_before_it_is_f
         check_domains("mapping", {"source": "music"}, two)
     with pytest.raises(TrainingError, match="needs two domains"):
         check_domains("mapping", {}, tiny([(0, 0, 3.0)], domain=[0]))
+
+
+def test_sources_are_ranked_by_what_is_sure_to_be_saved_and_left_out_where_too_few_are_in_both() -> None:
+    """Ratings of films follow a person's level, which their books tell."""
+    generator = torch.Generator().manual_seed(0)
+    level = 2 + 2 * torch.randint(0, 2, (120,), generator=generator)
+    noise = 0.5 * torch.randn(120, 12, generator=generator)
+    rows = [(u, i, float((level[u] + noise[u, i]).clamp(1, 5))) for u in range(120) for i in range(12)]
+    (found,) = rank_sources(tiny(rows, domain=[0] * 4 + [1] * 8), 1, FitOptions(seed=0))
+    assert (found.source, found.shared_users, found.asked) == ("films", 120, 12)
+    assert found.gain is not None
+    assert found.gain.low > 0
+    assert found.gain_at[0] > found.gain_at[5]
+    few = tiny([row for row in rows if row[0] < 40], domain=[0] * 4 + [1] * 8)
+    assert [candidate.gain for candidate in rank_sources(few, 1, FitOptions(seed=0))] == [None]
 
 
 def test_shares_are_numbers_between_nothing_and_all() -> None:

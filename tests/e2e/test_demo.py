@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from models.datasets.fetch import fetch
 from tests.e2e.conftest import DATA
 from tests.e2e.movies import Movies
 from tests.e2e.service import warmstart
@@ -24,6 +25,8 @@ def test_demo_starts_from_nothing_and_starts_again(movies: Movies, tmp_path: Pat
     It stays under 1.5 GiB and each checkpoint under 50 MB. Times are printed (`pytest -s`), not judged.
     """
     shutil.copytree(DATA / "movielens-100k", tmp_path / "datasets" / "movielens-100k")
+    fetch("movielens-100k-domains", DATA / "movielens-100k-domains")
+    shutil.copytree(DATA / "movielens-100k-domains", tmp_path / "datasets" / "movielens-100k-domains")
     with warmstart(tmp_path, command="demo", timeout=FIRST_START_SECONDS) as server, server.client() as client:
         first = server.ready_after
         slate = top(client, movies)
@@ -31,6 +34,9 @@ def test_demo_starts_from_nothing_and_starts_again(movies: Movies, tmp_path: Pat
     with warmstart(tmp_path, command="demo") as server, server.client() as client:
         again = server.ready_after
         assert top(client, movies) == slate
+        for target, source in (("thrills", "hearts"), ("hearts", "thrills")):
+            answer = client.get("/v1/users/nobody/recommendations", params={"domain": target}).json()
+            assert [part["transfer"]["sources"] for part in answer["parts"] if part["transfer"]] == [[source]]
         resident = server.resident_bytes()
     assert sizes(tmp_path / "checkpoints") == trained
     print(f"\nready after {first:.1f} s, the second time after {again:.1f} s; {resident / 2**20:.0f} MiB resident")
