@@ -13,6 +13,7 @@ from models.recommenders.ease import Ease
 from models.recommenders.feature_transfer import FeatureTransfer
 from models.recommenders.hvae import Hvae
 from models.recommenders.instance_transfer import InstanceTransfer
+from models.recommenders.ktlf import Ktlf
 from models.recommenders.maml import Maml
 from models.recommenders.mapping import Mapping
 from models.recommenders.matching import Matching
@@ -45,6 +46,7 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         Metric,
         Ease,
         Hvae,
+        BayesTransfer,
         Collective,
         Mapping,
         Shared,
@@ -56,6 +58,6 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         TwoTower,
         NoOverlap,
         CrossGnn,
-        BayesTransfer,
+        Ktlf,
     )
 }

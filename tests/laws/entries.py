@@ -122,6 +122,9 @@ ENTRIES: dict[str, Entry] = {
         learns_items=False,
     ),
     "prototypical": Entry(settings={"embedding_size": 8, "epochs": 10, "batch_size": 16}, uses_attributes=True),
+    "bayes_transfer": Entry(
+        settings={"n_factors": 3, "iterations": 20}, uses_attributes=True, worlds=("two",), targets=(1,)
+    ),
     "collective": Entry(settings={"n_factors": 3, "reg": 4.0, "reg_source": 4.0, "reg_target": 4.0}, worlds=("two",)),
     "mapping": Entry(settings={"n_factors": 3, "reg": 4.0}, worlds=("two",), targets=(1,)),
     "mapping: mlp": Entry(
@@ -154,8 +157,38 @@ ENTRIES: dict[str, Entry] = {
         settings={"embedding_size": 8, "epochs": 5, "batch_size": 16}, uses_attributes=True, worlds=("two",)
     ),
     "instance_transfer": Entry(settings={"n_factors": 3, "reg": 4.0, "epochs": 15}, worlds=("two",)),
-    "bayes_transfer": Entry(
-        settings={"n_factors": 3, "iterations": 20}, uses_attributes=True, worlds=("two",), targets=(1,)
+    "ktlf": Entry(
+        settings={
+            "n_factors": 3,
+            "iterations": 20,
+            "rank": 3,
+            "length": 12,
+            "hidden_size": 8,
+            "n_steps": 4,
+            "epochs": 2,
+        },
+        uses_attributes=True,
+        worlds=("two",),
+        targets=(1,),
+    ),
+    "ktlf: unpaired": Entry(
+        settings={"n_factors": 3, "iterations": 20, "paired_weight": 0, "rank": 3, "hidden_size": 8, "epochs": 2},
+        uses_attributes=True,
+        worlds=("two",),
+        targets=(1,),
+    ),
+    "ktlf: closed forms": Entry(
+        settings={
+            "n_factors": 3,
+            "iterations": 20,
+            "paired_weight": 0,
+            "use_low_rank": False,
+            "use_lstm": False,
+            "epochs": 0,
+        },
+        uses_attributes=True,
+        worlds=("two",),
+        targets=(1,),
     ),
     "adversarial": Entry(
         settings={
