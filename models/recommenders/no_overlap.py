@@ -150,7 +150,7 @@ class NoOverlap(GroundedTransfer):
         return (lesson.weights * apart).sum() / lesson.weights.sum().clamp(min=1e-9)
 
     def stages(self) -> list[Stage]:
-        return [Stage(1.0, self.config.pretraining), *super().stages()]
+        return [Stage(1.0, self.config.pretraining, is_answer=False), *super().stages()]
 
     def start(self, stage: int) -> None:
         """The source model of the first stage teaches in the second."""

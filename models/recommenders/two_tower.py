@@ -129,4 +129,4 @@ class TwoTower(GroundedTransfer):
         return self.config.alignment_weight * domain_loss(self.discriminator, source, target, done)
 
     def stages(self) -> list[Stage]:
-        return [Stage(1.0, self.config.pretraining), *super().stages()]
+        return [Stage(1.0, self.config.pretraining, is_answer=False), *super().stages()]

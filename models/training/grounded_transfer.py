@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from models.datasets.dataset import Dataset
 from models.datasets.schema import Schema
 from models.layers import reset_parameters, with_constant
-from models.recommender import Columns, Evidence, FitOptions, Fitted, ItemContent, ItemTable
+from models.recommender import Columns, Evidence, FitOptions, FitReport, Fitted, ItemContent, ItemTable
 from models.training.biases import item_design
 from models.training.domains import TransferSettings
 from models.training.episodes import Episode
@@ -125,6 +125,8 @@ class Stage:
     epochs: int
     learns: nn.Module | None = None
     """What is learnt; None: everything."""
+    is_answer: bool = True
+    """Whether what comes of it may be what the fit gives; otherwise later stages begin with it."""
 
 
 class GroundedTransfer(OnGround, Transfer):
@@ -266,8 +268,14 @@ class GroundedTransfer(OnGround, Transfer):
             snapshots.append(practice.embedding.detach().clone())
             return replace(table, columns=table.columns | {"row": rows, "place": self.place(rows, read)})
 
-        best: Fitted | None = None
         self.prepare(folds)
+        best: Fitted | None = None
+        kept: dict[str, Tensor] = {}
+        if options.validation is not None:  # it may turn out that nothing is to be learnt beyond the start
+            self.eval()
+            with torch.no_grad():
+                begun = item_table()
+            best, kept = Fitted(begun, FitReport(0, [options.validation.measure(self, begun)])), _copy(self)
         for number, stage in enumerate(self.stages()):
             if stage.epochs == 0:
                 continue
@@ -282,7 +290,6 @@ class GroundedTransfer(OnGround, Transfer):
                         yield self._loss(lesson, stage.alpha, step / (stage.epochs * steps))
                         step += 1
 
-            before = None if best is None else {name: kept.clone() for name, kept in self.state_dict().items()}
             snapshots.clear()
             fitted = outer_loop(
                 self,
@@ -297,12 +304,11 @@ class GroundedTransfer(OnGround, Transfer):
             )
             with torch.no_grad():
                 practice.embedding.copy_(snapshots[fitted.report.epochs - 1])
-            if before is not None and best is not None and _error(best) < _error(fitted):
-                self.load_state_dict(before)
-            else:
-                best = fitted
+            if stage.is_answer and (best is None or _error(fitted) <= _error(best)):
+                best, kept = fitted, _copy(self)
         if best is None:
             raise ValueError("training takes at least one epoch")
+        self.load_state_dict(kept)
         return best
 
     def _lesson(
@@ -355,7 +361,11 @@ class GroundedTransfer(OnGround, Transfer):
         return torch.stack([torch.ones_like(quality), quality, exposure], dim=1)
 
 
+def _copy(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
 def _error(fitted: Fitted) -> float:
     """On validation users; of a fit without any, minus infinity: the later is then the better."""
-    metrics = fitted.report.history[fitted.report.epochs - 1]
+    metrics = fitted.report.history[max(0, fitted.report.epochs - 1)]
     return metrics.get("rmse", -torch.inf)
