@@ -45,9 +45,7 @@ _SINCE = {
     .limit(SINCE_PAGE)
     for table in (_INTERACTIONS, _WITHDRAWALS)
 }
-_LAST = {
-    table.name: select(table.c.key).order_by(table.c.key.desc()).limit(1) for table in (_INTERACTIONS, _WITHDRAWALS)
-}
+_LAST = {table.name: select(func.max(table.c.key)) for table in (_INTERACTIONS, _WITHDRAWALS)}
 _OF_USER = select(_INTERACTIONS.c.item_key).where(_INTERACTIONS.c.user_key == bindparam("of_user")).distinct()
 _WITHDRAW_ALL = insert(_WITHDRAWALS).from_select(["item_key"], _OF_USER)
 
