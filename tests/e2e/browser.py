@@ -53,7 +53,7 @@ class Visit:
     def faults(self) -> list[str]:
         """Serious and critical faults that axe-core finds: rule, and where."""
         # What fades in has the contrast of the moment.
-        self.page.evaluate("Promise.all(document.getAnimations().map((animation) => animation.finished))")
+        self.page.evaluate("Promise.allSettled(document.getAnimations().map((animation) => animation.finished))")
         found = Axe().run(self.page).response["violations"]
         return [
             f"{fault['id']}: {node['target']}"
