@@ -226,7 +226,8 @@ def test_everybody_can_use_it(browser: Browser, service: Server, look: str) -> N
     """axe-core finds no serious fault, nothing is wider than the screen, and there is a picture to look at."""
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     with visit(browser, service.url, **LOOKS[look]) as opened:
-        for value in (5, 2, 4):
+        for answered, value in enumerate((5, 2, 4), start=1):
+            expect(opened.page.locator("#chart tbody tr")).to_have_count(answered)  # the list before this answer
             opened.rate(value)
         opened.page.get_by_text("Who says so").first.click()
         expect(opened.page.locator("#chart tbody tr")).to_have_count(4)
