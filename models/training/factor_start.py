@@ -58,7 +58,9 @@ def factor_start(data: Dataset, design: Tensor, n_factors: int, options: FitOpti
     factors = mean[:, 1:] / spread
     counts = item_counts(data)
     domains = range(len(unit))
-    unknown = [bayes.embed_items(data.items.content.rows(data.items.domain == d), d) for d in domains]
+    unknown = [
+        bayes.embed_items(data.items.content.rows((data.items.domain == d).nonzero().flatten()), d) for d in domains
+    ]
     doubt = torch.cat([_doubt(columns, unit[d], config.n_factors) for d, columns in zip(domains, unknown, strict=True)])
     return FactorStart(
         noise=noise,
