@@ -16,17 +16,27 @@ async function call(path, body, signal) {
     request.headers["Content-Type"] = "application/json";
     request.body = JSON.stringify(body);
   }
-  let response;
+  let response, text;
   try {
     response = await fetch(path, request);
+    text = await response.text(); // a request may be called off, or a connection lost, after its headers too
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Trouble("The service does not answer.", "Your answers are kept here.", true);
   }
-  const answer = await response.json().catch(() => ({}));
-  if (response.ok) return answer;
+  if (response.ok) return JSON.parse(text);
+  const answer = problem(text);
   const passing = response.status >= 500;
   throw new Trouble(answer.title ?? "The service cannot answer this.", answer.detail ?? "", passing);
+}
+
+/** What a refusal says; nothing where it is not of this service. */
+function problem(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return {};
+  }
 }
 
 const segment = encodeURIComponent;
