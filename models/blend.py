@@ -138,12 +138,19 @@ class Blend(BaseModel):
             lists = (bucket.weights, bucket.centres or bucket.weights, bucket.ranking_weights or bucket.weights)
             if any(len(values) != len(self.parts) for values in lists):
                 raise ValueError("a bucket needs one weight and one centre per part")
+            if (bucket.ranking_weights is None) != (self.buckets[0].ranking_weights is None):
+                raise ValueError("either every bucket has ranking weights or none")
             if any(weight < 0 for weight in (*bucket.weights, *(bucket.ranking_weights or ()))):
                 raise ValueError("weights must not be negative")
             shares = [w for w, part in zip(bucket.weights, self.parts, strict=True) if part.role != "ranking"]
             if shares and abs(sum(shares) - 1) > 1e-6:
                 raise ValueError("the weights of a bucket's parts that rate must be shares of 1")
         return self
+
+    @property
+    def orders_lists(self) -> bool:
+        """Whether lists have an order of their own; otherwise it is that of the expected ratings."""
+        return self.buckets[0].ranking_weights is not None
 
     def applies_to(self, digests: Mapping[Role, str]) -> bool:
         """Whether the blend was fitted on exactly these checkpoints in these roles."""

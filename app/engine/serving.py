@@ -216,7 +216,7 @@ class ServedDomain:
         """Whether lists are ordered by something else than the rating to expect."""
         if self.blend is None:
             return any(part.role == "ranking" for part in self.parts)
-        return any(bucket.ranking_weights is not None for bucket in self.blend.buckets)
+        return self.blend.orders_lists
 
     def source_size(self, positions: NDArray[np.int64]) -> int:
         """How many interactions, of those with items at some catalogue positions, a transfer here has to go by."""

@@ -120,21 +120,16 @@ class BlendPredictor(Predictor):
         return Scores(mixed.mean, None if mixed.std is None else mixed.std * scale)
 
 
-class BlendRanking(Predictor):
+class BlendRanking(BlendPredictor):
     """The same parts mixed for order: the lists that the service answers."""
 
     rates = False
-
-    def __init__(self, blend: Blend, parts: Sequence[Predictor], amounts: Amounts | None = None) -> None:
-        self.blend = blend
-        self.parts = parts
-        self.amounts = amounts or Amounts()
 
     def scores(self, support: Evidence, domain: int, positions: Tensor) -> Scores:
         buckets = self.amounts.buckets(self.blend, support, domain)
         weights = torch.tensor([bucket.ranking_weights or bucket.weights for bucket in buckets])
         means = [part.scores(support, domain, positions).mean.cpu() for part in self.parts]
-        if buckets[0].ranking_weights is not None:
+        if self.blend.orders_lists:
             weights = per_score(weights, means)
         return Scores(mix([Scores(mean) for mean in means], weights).mean, kind="preference")
 

@@ -124,7 +124,7 @@ def evaluate(
         groups={group.label: (len(torch.unique(group.users)), len(group)) for group in exam.groups},
         rows=sitting.rows(),
         baselines=exam.baselines,
-        notes=[_blend_note(blend, seed) for seed, blend in sitting.blends.items()],
+        notes=[_blend_note(blend, seed, exam.measure == "ranking") for seed, blend in sitting.blends.items()],
     )
     return Evaluation(report, _timings(plan, sitting.timings()), sitting.blends)
 
@@ -211,9 +211,9 @@ def _configured(recipe: Recipe, plan: Plan) -> Recipe:
     return Recipe(**{**recipe.model_dump(), "settings": {**recipe.settings, **given}, "chosen": chosen})
 
 
-def _blend_note(blend: Blend, seed: int) -> str:
+def _blend_note(blend: Blend, seed: int, lists: bool) -> str:
+    """The weights that answered: those of lists, per standard deviation, or those of ratings."""
     names = ", ".join(part.recommender for part in blend.parts)
-    weights = "; ".join(
-        f"{bucket.min_support}+: {' / '.join(f'{w:.2f}' for w in bucket.weights)}" for bucket in blend.buckets
-    )
+    shown = {bucket.min_support: (lists and bucket.ranking_weights) or bucket.weights for bucket in blend.buckets}
+    weights = "; ".join(f"{start}+: {' / '.join(f'{w:.2f}' for w in row)}" for start, row in shown.items())
     return f"Weights of the blend ({names}), seed {seed}, from so many interactions on: {weights}."

@@ -115,7 +115,7 @@ def learnt(digests: dict[str, str], domain: str = "films") -> Blend:
         ],
         buckets=[
             Bucket(min_support=0, weights=[0.1, 0.9], std_scale=2, ranking_weights=[3.0, 1.0]),
-            Bucket(min_support=5, weights=[0.7, 0.3]),
+            Bucket(min_support=5, weights=[0.7, 0.3], ranking_weights=[2.0, 5.0]),
         ],
     )
 
@@ -131,7 +131,7 @@ def test_a_learnt_blend_is_read_by_role(runtime: Runtime) -> None:
     assert (with_blend.std_scale(4), with_blend.std_scale(5)) == (2, 1)
     assert with_blend.has_ranking
     assert with_blend.ranking_weights(0) == [1.0, 3.0]
-    assert with_blend.ranking_weights(7) == with_blend.weights(7)
+    assert with_blend.ranking_weights(7) == [5.0, 2.0]
     assert with_blend.centres(0) == [0.0, 0.0]
 
 

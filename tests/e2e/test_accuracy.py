@@ -75,6 +75,12 @@ def from_catalogue(served_movies: httpx.Client, tasks: Sequence[Task]) -> list[l
     return answers(served_movies, [task.body(k=TOP) for task in tasks])
 
 
+@pytest.fixture(scope="module")
+def by_rating(served_movies: httpx.Client, tasks: Sequence[Task]) -> list[list[str]]:
+    """The same slates in the order of the expected ratings."""
+    return answers(served_movies, [task.body(k=TOP, rank_by="rating") for task in tasks])
+
+
 def answers(client: httpx.Client, bodies: Sequence[dict[str, Any]]) -> list[list[str]]:
     def answer(body: dict[str, Any]) -> list[str]:
         response = client.post("/v1/cold-start/recommendations", json=body)
@@ -101,12 +107,12 @@ def ndcg(tasks: Sequence[Task], lists: Sequence[Sequence[str]], kind: Any) -> Fl
     return np.array([value(task, ranked) for task, ranked in zip(tasks, lists, strict=True)])
 
 
-def compared(name: str, served: Floats, baseline: Floats) -> Interval:
+def compared(name: str, served: Floats, baseline: Floats, against: str = "popularity") -> Interval:
     """The interval of the difference, said aloud (`pytest -s`)."""
     asked = np.isfinite(served)  # users who liked nothing have no NDCG
     interval = paired_bootstrap(served[asked], baseline[asked], np.ones(asked.sum()), "mean")
     print(
-        f"\n{name}: NDCG@{TOP} served {served[asked].mean():.4f}, popularity {baseline[asked].mean():.4f}, "
+        f"\n{name}: NDCG@{TOP} served {served[asked].mean():.4f}, {against} {baseline[asked].mean():.4f}, "
         f"difference {interval.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}], {asked.sum()} users"
     )
     return interval
@@ -137,3 +143,10 @@ def test_finds_what_people_liked_better_than_popularity(
         baseline = ndcg(tasks, ranked, "binary")
         over = f"whole catalogue, relevant from {RELEVANT:g}, popularity by {name}"
         assert compared(over, served, baseline).low > 0
+
+
+def test_preference_finds_what_people_liked_better_than_expected_ratings_do(
+    tasks: list[Task], from_catalogue: list[list[str]], by_rating: list[list[str]]
+) -> None:
+    served, rated = (ndcg(tasks, lists, "binary") for lists in (from_catalogue, by_rating))
+    assert compared(f"whole catalogue, relevant from {RELEVANT:g}", served, rated, "by rating").low > 0

@@ -95,6 +95,10 @@ def test_a_ranking_part_has_a_slope_instead_of_a_share() -> None:
         [Bucket(min_support=0, weights=[1.0])],
         [Bucket(min_support=0, weights=[0.5, 0.5], centres=[0.0])],
         [Bucket(min_support=0, weights=[0.5, 0.5], ranking_weights=[1.0, -1.0])],
+        [
+            Bucket(min_support=0, weights=[0.5, 0.5], ranking_weights=[1.0, 1.0]),
+            Bucket(min_support=1, weights=[0.5, 0.5]),
+        ],
     ],
 )
 def test_a_file_with_gaps_or_improper_weights_is_refused(buckets: list[Bucket]) -> None:
