@@ -111,22 +111,27 @@ def world() -> World:
     return make_world(1)
 
 
+def train_into(path: Path, name: str, world: World) -> Path:
+    """A checkpoint of a recommender with the settings of its law entry."""
+    made = train(name, ENTRIES[name].settings, world.training, FitOptions(device="cpu"))
+    return checkpoint.save(
+        path,
+        made.recommender,
+        made.fitted,
+        world.training,
+        metrics=made.metrics,
+        seed=0,
+        fit_seconds=made.seconds,
+        code_version="0",
+    )
+
+
 @pytest.fixture(scope="session")
 def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint of each of `RECOMMENDERS`, under the recommender's name."""
     folder = tmp_path_factory.mktemp("trained")
     for name in RECOMMENDERS:
-        made = train(name, ENTRIES[name].settings, world.training, FitOptions(device="cpu"))
-        checkpoint.save(
-            folder / name,
-            made.recommender,
-            made.fitted,
-            world.training,
-            metrics=made.metrics,
-            seed=0,
-            fit_seconds=made.seconds,
-            code_version="0",
-        )
+        train_into(folder / name, name, world)
     return folder
 
 

@@ -7,12 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models import checkpoint
 from models.blend import Blend, BlendPart, Bucket
-from models.recommender import FitOptions
-from models.training.train import train
-from tests.app.conftest import RECOMMENDERS, Service, Start, item_ids
-from tests.laws.entries import ENTRIES
+from tests.app.conftest import RECOMMENDERS, Service, Start, item_ids, train_into
 from tests.laws.world import World
 
 COLD = "/v1/cold-start/recommendations"
@@ -22,19 +18,7 @@ ASK = {"domain": "films", "support": [{"item_id": "item3", "value": 5}, {"item_i
 @pytest.fixture(scope="module")
 def ease(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a recommender that orders items and predicts nothing."""
-    path = tmp_path_factory.mktemp("ranking") / "ease"
-    made = train("ease", ENTRIES["ease"].settings, world.training, FitOptions(device="cpu"))
-    checkpoint.save(
-        path,
-        made.recommender,
-        made.fitted,
-        world.training,
-        metrics=made.metrics,
-        seed=0,
-        fit_seconds=made.seconds,
-        code_version="0",
-    )
-    return path
+    return train_into(tmp_path_factory.mktemp("ranking") / "ease", "ease", world)
 
 
 @pytest.fixture
