@@ -253,6 +253,51 @@ class UserOut(Out):
     """Newest last; of several ratings of an item, the one that counts."""
 
 
+class ShownOut(Out):
+    """A place of a slate on record, and what came of it."""
+
+    item_id: str
+    title: str
+    score: float
+    """The rating that was expected."""
+    propensity: float | None
+    explored: bool
+    reward: float | None
+    """Sum of the rewards of this place, given or by default; null without any."""
+
+
+class LoggedPartOut(Out):
+    """One recommender's share in a slate on record."""
+
+    role: Role
+    recommender: str | None
+    """null where its checkpoint is no longer loaded."""
+    checkpoint: str | None
+    digest: str | None
+    weight: float
+    ranking_weight: float
+
+
+class SlateOut(Out):
+    """A slate on record."""
+
+    slate_id: str
+    domain: str
+    created_at: float
+    """Unix seconds."""
+    policy: dict[str, Any]
+    """The policy with its settings, its seed, and digests of what it chose from."""
+    items: list[ShownOut]
+    parts: list[LoggedPartOut]
+
+
+class SlatesResponse(Out):
+    """A page of a user's slates, newest first."""
+
+    slates: list[SlateOut]
+    next_cursor: str | None
+
+
 class CheckpointOut(Out):
     """A checkpoint on disk."""
 

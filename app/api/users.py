@@ -2,17 +2,19 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
-from app.api.answers import UserOut, WrittenResponse
+from app.api.answers import SlatesResponse, UserOut, WrittenResponse
 from app.api.depends import Here
 from app.api.fields import Id
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import created, problems
 from app.api.requests import UserBody, UsersRequest
+from app.engine.runtime import Snapshot
 from app.services import people
 from app.services.installation import Installation
+from app.storage.evaluations import Judged
 
 router = APIRouter(prefix="/v1/users", tags=["users"], route_class=StrictRoute)
 
@@ -55,6 +57,21 @@ async def get_user(here: Here, user_id: Id) -> Response:
     return json_response(await _user_out(here, user_id))
 
 
+@router.get("/{user_id}/slates", response_model=SlatesResponse, responses=problems(404, 422, 503))
+async def get_slates(
+    here: Here,
+    user_id: Id,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+) -> Response:
+    """What a user was shown, why, and what came of it."""
+    found, following = await people.slates(here, user_id, limit, cursor)
+    now = await here.fresh()
+    names = {stored.key: name for name, stored in here.domains.items()}
+    listed = [_slate_out(now, names[judged.slate.domain_key], judged) for judged in found]
+    return json_response({"slates": listed, "next_cursor": following})
+
+
 @router.delete("/{user_id}", status_code=204, responses=problems(404, 422, 503))
 async def delete_user(here: Here, user_id: Id) -> Response:
     """Erase a user: attributes, interactions and slates."""
@@ -82,4 +99,35 @@ async def _user_out(here: Installation, user_id: str) -> dict[str, Any]:
         "attributes": user.attributes,
         "revision": user.revision,
         "interactions": interactions,
+    }
+
+
+def _slate_out(now: Snapshot, domain: str, judged: Judged) -> dict[str, Any]:
+    slate, catalogue = judged.slate, now.catalogue
+    by_digest = {served.digest: served for served in now.served.values()}
+    parts = []
+    for part in slate.parts:
+        served = by_digest.get(part["digest"])
+        known = {"recommender": served and served.recommender.name, "checkpoint": served and served.name}
+        parts.append({**part, **known})
+    items = []
+    for item in slate.items:
+        micros = judged.rewards.get(item.item_key)
+        items.append(
+            {
+                "item_id": item.item_id,
+                "title": catalogue.items[catalogue.position_of[item.item_key]].title,
+                "score": round(item.score, 4),
+                "propensity": item.propensity,
+                "explored": item.explored,
+                "reward": None if micros is None else micros / 1e6,
+            }
+        )
+    return {
+        "slate_id": slate.slate_id,
+        "domain": domain,
+        "created_at": slate.created_at,
+        "policy": slate.policy,
+        "items": items,
+        "parts": parts,
     }

@@ -21,7 +21,7 @@ from app.services.evidence import Gathered, SupportEvent
 from app.services.installation import Installation
 from app.storage import slates
 from app.storage.records import NewSlate, ShownItem
-from app.telemetry import FALLBACKS
+from app.telemetry import FALLBACKS, answer_seconds
 from models.datasets.schema import Attributes
 
 NOTHING: Indices = np.empty(0, np.int64)
@@ -75,6 +75,7 @@ async def recommend(
     `domain_pointer` says where in the request the domain is named. Raises Problem: validation-error for an unknown
     domain or a value off its scale, timestamp-out-of-range, overloaded.
     """
+    started = time.perf_counter()
     snapshot, domain = await _domain(installation, domain_name, domain_pointer)
     gathered = await _gather(installation, snapshot, domain, who)
     blocked, only = await _allowed(installation, snapshot, domain, gathered, wish.limits)
@@ -111,6 +112,8 @@ async def recommend(
             settle_at=None if wait is None else now + wait,
         )
     )
+    source = _source(domain, gathered)
+    answer_seconds(domain_name, gathered.support_size, source).observe(time.perf_counter() - started)
     stds = [None] * len(local) if answer.std is None else [round(s, 4) for s in answer.std.tolist()]
     return {
         "slate_id": slate_id,
@@ -134,6 +137,13 @@ async def recommend(
         "ignored": gathered.ignored,
         "fallback": domain.fallback,
     }
+
+
+def _source(domain: ServedDomain, gathered: Gathered) -> str:
+    """What an answer was made from: trained states of the cache, states adapted now, or neither."""
+    if domain.fallback:
+        return "fallback"
+    return "cache" if gathered.states and all(state is not None for state in gathered.states) else "adapted"
 
 
 def _policy(plan: Plan | None, choice: Choice | None) -> dict[str, Any]:

@@ -51,6 +51,26 @@ async def test_metrics_count_requests_by_route(service: Service, user: str) -> N
         assert f"warmstart_{name}" in response.text
 
 
+async def test_lists_are_timed_by_how_much_is_known(service: Service, user: str) -> None:
+    def counted(text: str) -> dict[tuple[str, str], int]:
+        line = r'warmstart_answer_seconds_count\{domain="films",evidence="([^"]+)",source="(\w+)"\} (\d+)'
+        return {(evidence, source): int(count) for evidence, source, count in re.findall(line, text)}
+
+    async def asked() -> tuple[str, str]:
+        before = counted((await service.http.get("/metrics")).text)
+        await service.get(f"/v1/users/{user}/recommendations", domain="films")
+        after = counted((await service.http.get("/metrics")).text)
+        (changed,) = (kind for kind in after if after[kind] != before.get(kind, 0))
+        assert after[changed] == before.get(changed, 0) + 1
+        return changed
+
+    assert await asked() == ("0", "adapted")
+    for known, bucket in ((1, "1-4"), (4, "1-4"), (5, "5-19"), (19, "5-19"), (20, "20+")):
+        await service.rate(user, {f"item{i}": 4 for i in range(known)})
+        assert await asked() == (bucket, "adapted")
+    assert await asked() == ("20+", "cache")
+
+
 PATHS = {
     "/livez": 200,
     "/readyz": 200,

@@ -10,6 +10,7 @@ from app.storage import (
     catalogue,
     deployments,
     domains,
+    evaluations,
     interactions,
     item_events,
     revisions,
@@ -43,6 +44,7 @@ async def everyday_requests(connection: AsyncConnection, domain: StoredDomain) -
     await item_events.attributes(connection, [user.key])
     await item_events.since(connection, "interactions", await item_events.last_key(connection))
     await slates.get(connection, [slates.new_slate_id(NOW)])
+    await evaluations.of_user(connection, user.key, 10)
     await rewards.follow(connection, [InteractionReward(slates.new_slate_id(NOW), 1, "click", 1, "e")], NOW)
     await rewards.withdraw(connection, "e10000-8")
     await ageing.settle(connection, {}, NOW, 100)
