@@ -63,6 +63,10 @@ def evaluate_command(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Keep the parts of the blend and blend.json in this folder, ready to serve.")
     ] = None,
+    fits: Annotated[
+        Path | None,
+        typer.Option(help="Keep every fit in this folder and take it from there: a stopped evaluation goes on."),
+    ] = None,
     base_url: Annotated[
         str | None, typer.Option(help="Address of a running service that gets the same questions.")
     ] = None,
@@ -74,6 +78,7 @@ def evaluate_command(
     from models.datasets.description import DatasetError
     from models.datasets.folder import read
     from models.evaluation.draws import DrawsError
+    from models.evaluation.fits import Fits
     from models.evaluation.report import write
     from models.evaluation.run import EvaluationError, Plan, evaluate
     from models.evaluation.served import ServedError
@@ -125,6 +130,7 @@ def evaluate_command(
                 Plan(protocol=protocol, settings=settings, command=_command(said, assignments or []), **plan_options),
                 progress=progress,
                 save=None if checkpoints is None else _keeper(checkpoints),
+                fits=None if fits is None else Fits(fits, __version__, plan_options["device"]),
             )
         write(evaluation.report, evaluation.timings, out)
         if checkpoints is not None:

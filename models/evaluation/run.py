@@ -15,6 +15,7 @@ from models.datasets.dataset import Dataset
 from models.evaluation.comparison import compare, joined
 from models.evaluation.crossdomain import BETAS
 from models.evaluation.exam import Exam
+from models.evaluation.fits import Fits
 from models.evaluation.protocols import PROTOCOLS, SHOTS, ProtocolOptions
 from models.evaluation.results import REQUIRED, Report, Row, Timing, Timings
 from models.evaluation.served import ServedPredictor
@@ -88,9 +89,10 @@ def evaluate(
     *,
     progress: Progress = no_progress,
     save: Save | None = None,
+    fits: Fits | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Evaluation:
-    """Train what the plan names, put the protocol's questions, compare.
+    """Train what the plan names, put the protocol's questions, compare. What is in `fits` is not trained again.
 
     Raises EvaluationError, DrawsError, RecipeError or ServedError for what whoever asked can put right.
     """
@@ -99,11 +101,12 @@ def evaluate(
     if plan.protocol == "served" and plan.base_url is None:
         raise EvaluationError("the served protocol needs the address of a running service")
     if plan.protocol == "crossdomain":
-        return _cross_domains(data, plan, progress)
+        return _cross_domains(data, plan, progress, fits)
     exam = make_exam(data, plan)
     wanted = [*TRAINED_ROWS, *(name for name in plan.recommenders if name not in REQUIRED)]
     recipes = {name: _configured(load(name), plan) for name in dict.fromkeys([*wanted, *plan.blend])}
-    sitting = Sitting(exam, device=plan.device, deterministic=plan.deterministic, progress=progress, save=save)
+    how: dict[str, Any] = {"device": plan.device, "deterministic": plan.deterministic, "progress": progress}
+    sitting = Sitting(exam, save=save, fits=fits, **how)
     sitting.add_simple_rows(plan.seeds)
     for name in wanted:
         seeds = plan.seeds if plan.repeat is None or name in plan.repeat else plan.seeds[:1]
@@ -129,7 +132,7 @@ def evaluate(
     return Evaluation(report, _timings(plan, sitting.timings()), sitting.blends)
 
 
-def _cross_domains(data: Dataset, plan: Plan, progress: Progress) -> Evaluation:
+def _cross_domains(data: Dataset, plan: Plan, progress: Progress, fits: Fits | None) -> Evaluation:
     """Cold users drawn with each seed, at each beta and each share of hidden identities; a seed is that of a draw and
     of the training on it."""
     wanted = [*TRAINED_ROWS, *CROSS_DOMAIN_ROWS]
@@ -143,7 +146,8 @@ def _cross_domains(data: Dataset, plan: Plan, progress: Progress) -> Evaluation:
         draws = []
         for seed in plan.seeds:
             exam = make_exam(data, plan, beta=beta, hidden=hidden, draw_seed=plan.draw_seed + seed)
-            sitting = Sitting(exam, device=plan.device, deterministic=plan.deterministic, progress=progress)
+            how: dict[str, Any] = {"device": plan.device, "deterministic": plan.deterministic, "progress": progress}
+            sitting = Sitting(exam, fits=fits, **how)
             sitting.add_simple_rows([seed])
             for recipe in recipes:
                 sitting.add_recipe(recipe, [seed])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from models.blend import Blend, BlendPart
 from models.datasets.dataset import Dataset
@@ -13,6 +14,7 @@ from models.evaluation.blend import fit_blend
 from models.evaluation.comparison import Entry, compare
 from models.evaluation.crossdomain import SourceBias, TargetOnly
 from models.evaluation.exam import Exam
+from models.evaluation.fits import FitKey, Fits
 from models.evaluation.measure import measure
 from models.evaluation.nextitem import NEAREST, NearestToSupport
 from models.evaluation.predictors import (
@@ -58,12 +60,14 @@ class Sitting:
         deterministic: bool = False,
         progress: Progress = no_progress,
         save: Save | None = None,
+        fits: Fits | None = None,
     ) -> None:
         self.exam = exam
         self.device = device
         self.deterministic = deterministic
         self.progress = progress
         self.save = save
+        self.fits = fits
         self.entries: dict[str, Entry] = {}
         self.blends: dict[int, Blend] = {}
         self._trained: dict[tuple[str, int], Trained] = {}
@@ -172,20 +176,32 @@ class Sitting:
         key = (f"{recipe.name}{' on everyone' if everyone else ''}", seed)
         if key not in self._trained:
             held = torch.empty(0, dtype=torch.long) if everyone else self.exam.validation_users
-
-            def progress(stage: str, done: float, metrics: Mapping[str, float]) -> None:
-                self.progress(f"{recipe.name}, seed {seed}: {stage}", done, metrics)
-
-            self._trained[key] = train(
-                recipe.recommender,
-                recipe.settings,
-                self.exam.training if data is None else data,
-                FitOptions(seed=seed, device=self.device, progress=progress),
-                held=held,
-                direction=self.exam.direction,
-                deterministic=self.deterministic,
-            )
+            self._trained[key] = self._fit(recipe, seed, self.exam.training if data is None else data, held)
         return self._trained[key]
+
+    def _fit(self, recipe: Recipe, seed: int, data: Dataset, held: Tensor | None) -> Trained:
+        """The fit that is kept, or a new one, which is kept then."""
+        key = FitKey(
+            recipe.recommender, recipe.settings, data, held, seed, self.exam.direction, deterministic=self.deterministic
+        )
+        if self.fits is not None and (kept := self.fits.find(key)) is not None:
+            return kept
+
+        def progress(stage: str, done: float, metrics: Mapping[str, float]) -> None:
+            self.progress(f"{recipe.name}, seed {seed}: {stage}", done, metrics)
+
+        trained = train(
+            recipe.recommender,
+            recipe.settings,
+            data,
+            FitOptions(seed=seed, device=self.device, progress=progress),
+            held=held,
+            direction=self.exam.direction,
+            deterministic=self.deterministic,
+        )
+        if self.fits is not None:
+            self.fits.keep(key, trained)
+        return trained
 
     def _refit(self, recipe: Recipe, seed: int) -> Trained:
         """Select the epochs on validation users, then learn from everybody for as many."""
