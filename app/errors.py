@@ -36,12 +36,14 @@ PROBLEMS: dict[str, ProblemType] = {
     "method-not-allowed": ProblemType(405, "This address does not answer to that method."),
     "request-timeout": ProblemType(408, "The body did not arrive in time."),
     "event-id-conflict": ProblemType(409, "An event id that was stored before, with other content."),
+    "idempotency-in-flight": ProblemType(409, "The first request with this Idempotency-Key is not done yet."),
     "reload-in-progress": ProblemType(409, "Another reload of this domain and role is under way."),
     "too-few-samples": ProblemType(409, "The log says too little to decide."),
     "gate-not-passed": ProblemType(409, "By the log the checkpoint may earn less than what is in service."),
     "payload-too-large": ProblemType(413, "The body is larger than this service takes."),
     "unsupported-media-type": ProblemType(415, "Bodies must be application/json."),
     "validation-error": ProblemType(422, "The request is understood, but some of it cannot be accepted."),
+    "idempotency-key-reused": ProblemType(422, "An Idempotency-Key that was used before, for another request."),
     "timestamp-out-of-range": ProblemType(422, "A time that lies in the future."),
     "invalid-checkpoint-id": ProblemType(422, "A checkpoint is named, never addressed by path or URL."),
     "checkpoint-not-found": ProblemType(422, "There is no checkpoint of that name."),
@@ -59,7 +61,13 @@ PROBLEMS: dict[str, ProblemType] = {
     "draining": ProblemType(503, "The service is shutting down."),
 }
 
-RETRY_AFTER = {"overloaded": "1", "storage-unavailable": "2", "model-unavailable": "5", "draining": "5"}
+RETRY_AFTER = {
+    "idempotency-in-flight": "1",
+    "overloaded": "1",
+    "storage-unavailable": "2",
+    "model-unavailable": "5",
+    "draining": "5",
+}
 
 
 class Problem(HTTPException):

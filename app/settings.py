@@ -61,6 +61,8 @@ class Settings(BaseSettings):
     """Age at which policies read again what was shown and what came of it."""
     slate_retention_days: float = Field(90.0, gt=0)
     """Age at which slates leave the log, with their rewards. Arms keep what they say."""
+    idempotency_hours: float = Field(24.0, gt=0)
+    """Time for which the answer to a write with an `Idempotency-Key` is kept, and given again."""
     upkeep_seconds: float = Field(5.0, gt=0)
     """Pause between two looks for slates that are old, or whose places are due for the default reward."""
     learn_seconds: float = Field(2.0, ge=0)

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
 from app.api.answers import DomainOut, ItemOut, ItemsResponse, SimilarItem, WrittenResponse
-from app.api.depends import Here
+from app.api.depends import Here, Write
 from app.api.fields import Id
-from app.api.parsing import StrictRoute, json_response
+from app.api.parsing import StrictRoute, done_response, json_response
 from app.api.problems import created, problems
 from app.api.requests import DomainBody, ItemBody, ItemsRequest
 from app.services import stock
@@ -59,7 +59,7 @@ async def put_domain(
     return json_response(_domain_out(here, domain), 201 if created else 200)
 
 
-@router.post("/items", response_model=WrittenResponse, responses=problems(400, 413, 415, 422, 503))
+@router.post("/items", response_model=WrittenResponse, responses=problems(400, 409, 413, 415, 422, 503))
 async def post_items(
     here: Here,
     body: Annotated[
@@ -82,12 +82,11 @@ async def post_items(
             }
         ),
     ],
+    write: Write = None,
 ) -> Response:
     """Put many items: the whole batch or nothing. They can be recommended at once."""
-    written = await stock.put_items(
-        here, [(i.domain, NewItem(i.item_id, i.title or None, i.attributes, i.available)) for i in body.items]
-    )
-    return json_response({"created": written.created, "updated": written.updated})
+    items = [(i.domain, NewItem(i.item_id, i.title or None, i.attributes, i.available)) for i in body.items]
+    return done_response(await stock.put_items(here, items, write))
 
 
 @router.get("/items/{domain}", response_model=ItemsResponse, responses=problems(404, 422, 503))

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Body
 from starlette.responses import Response
 
 from app.api.answers import IngestResponse
-from app.api.depends import Here
+from app.api.depends import Here, Write
 from app.api.fields import Id
-from app.api.parsing import StrictRoute, json_response
+from app.api.parsing import StrictRoute, done_response
 from app.api.problems import problems
 from app.api.requests import InteractionsRequest
 from app.services.ingest import Posted, ingest, withdraw
@@ -40,9 +40,10 @@ async def post_interactions(
             }
         ),
     ],
+    write: Write = None,
 ) -> Response:
     """Store events: the whole batch or nothing, committed before the answer. Unknown users and items are created."""
-    added = await ingest(
+    done = await ingest(
         here,
         [
             Posted(
@@ -58,9 +59,9 @@ async def post_interactions(
             )
             for e in body.interactions
         ],
+        write,
     )
-    status = 201 if added.accepted else 200
-    return json_response({"accepted": added.accepted, "duplicates": added.duplicates}, status)
+    return done_response(done, 201 if done.result.accepted else 200)
 
 
 @router.delete("/interactions/{event_id}", status_code=204, responses=problems(404, 422, 503))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Coroutine
+from dataclasses import asdict
 from inspect import getdoc, signature
 from math import isfinite
 from typing import Any
@@ -14,7 +15,9 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.depends import named_write
 from app.errors import Problem
+from app.services.once import Done
 
 MAX_DEPTH = 32
 _MAYBE_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
@@ -78,7 +81,8 @@ class StrictRoute(DescribedRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
         field, endpoint = self.body_field, self.endpoint
-        plain = set(signature(endpoint).parameters) == {"here", "body"}
+        given = set(signature(endpoint).parameters)
+        plain = given <= {"here", "body", "write"}
 
         async def strict(received: Request) -> Response:
             request = StrictRequest(received.scope, received.receive)
@@ -98,7 +102,10 @@ class StrictRoute(DescribedRoute):
             body, errors = field.validate(await request.json(), {}, loc=("body",))
             if errors:
                 raise RequestValidationError(errors)
-            response: Response = await endpoint(here=request.app.state.installation, body=body)
+            more = {}
+            if "write" in given:
+                more["write"] = await named_write(request, request.headers.get("idempotency-key"))
+            response: Response = await endpoint(here=request.app.state.installation, body=body, **more)
             return response
 
         return strict
@@ -127,3 +134,11 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
     """Encode with orjson, past FastAPI's second validation of what the service itself made."""
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, status, headers, "application/json")
+
+
+REPLAYED = {"Idempotent-Replayed": "true"}
+
+
+def done_response(done: Done[Any], status: int = 200) -> Response:
+    """What a write came to, its counts; the same again where it was done before, which a header tells."""
+    return json_response(asdict(done.result), status, REPLAYED if done.replayed else None)

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Body
 from starlette.responses import Response
 
 from app.api.answers import IngestResponse
-from app.api.depends import Here
-from app.api.parsing import StrictRoute, json_response
+from app.api.depends import Here, Write
+from app.api.parsing import StrictRoute, done_response
 from app.api.problems import problems
 from app.api.requests import RewardsRequest
 from app.services.reward import Posted, reward
@@ -43,7 +43,8 @@ async def post_rewards(
             }
         ),
     ],
+    write: Write = None,
 ) -> Response:
     """Store rewards of shown items: the whole batch or nothing, committed and counted before the answer."""
-    added = await reward(here, [Posted(r.slate_id, r.item_id, r.value, r.event_id) for r in body.rewards])
-    return json_response({"accepted": added.accepted, "duplicates": added.duplicates}, 201 if added.accepted else 200)
+    done = await reward(here, [Posted(r.slate_id, r.item_id, r.value, r.event_id) for r in body.rewards], write)
+    return done_response(done, 201 if done.result.accepted else 200)

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
 from app.api.answers import SlatesResponse, UserOut, WrittenResponse
-from app.api.depends import Here
+from app.api.depends import Here, Write
 from app.api.fields import Id
-from app.api.parsing import StrictRoute, json_response
+from app.api.parsing import StrictRoute, done_response, json_response
 from app.api.problems import created, problems
 from app.api.requests import UserBody, UsersRequest
 from app.engine.runtime import Snapshot
@@ -19,7 +19,7 @@ from app.storage.evaluations import Judged
 router = APIRouter(prefix="/v1/users", tags=["users"], route_class=StrictRoute)
 
 
-@router.post("", response_model=WrittenResponse, responses=problems(400, 413, 415, 422, 503))
+@router.post("", response_model=WrittenResponse, responses=problems(400, 409, 413, 415, 422, 503))
 async def post_users(
     here: Here,
     body: Annotated[
@@ -30,10 +30,10 @@ async def post_users(
             }
         ),
     ],
+    write: Write = None,
 ) -> Response:
     """Put many users: the whole batch or nothing."""
-    written = await people.put(here, {user.user_id: user.attributes for user in body.users})
-    return json_response({"created": written.created, "updated": written.updated})
+    return done_response(await people.put(here, {user.user_id: user.attributes for user in body.users}, write))
 
 
 @router.put(
@@ -47,8 +47,8 @@ async def put_user(
     body: Annotated[UserBody, Body(openapi_examples={"a user": {"value": {"attributes": {"age": 34, "gender": "F"}}}})],
 ) -> Response:
     """Put a user; attributes replace those there were, interactions stay."""
-    written = await people.put(here, {user_id: body.attributes})
-    return json_response(await _user_out(here, user_id), 201 if written.created else 200)
+    done = await people.put(here, {user_id: body.attributes})
+    return json_response(await _user_out(here, user_id), 201 if done.result.created else 200)
 
 
 @router.get("/{user_id}", response_model=UserOut, responses=problems(404, 422, 503))

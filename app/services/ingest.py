@@ -7,12 +7,14 @@ from typing import Any
 
 from app.engine.runtime import Snapshot
 from app.errors import Problem, invalid
+from app.services import once
 from app.services.evidence import check_time, check_value
 from app.services.exploration import micros
 from app.services.installation import Installation
+from app.services.once import Done, Work
 from app.storage import interactions
 from app.storage.errors import EventConflict
-from app.storage.records import Added, NewInteraction
+from app.storage.records import Added, NamedWrite, NewInteraction
 from models.datasets.schema import Domain
 
 
@@ -31,16 +33,21 @@ class Posted:
     context: dict[str, Any] | None
 
 
-async def ingest(installation: Installation, posted: Sequence[Posted]) -> Added:
+async def ingest(installation: Installation, posted: Sequence[Posted], write: NamedWrite | None = None) -> Done[Added]:
     """Store a batch, whole or not at all; committed when this returns.
 
-    Raises Problem: validation-error, timestamp-out-of-range, event-id-conflict; each names its rows.
+    Raises Problem: validation-error, timestamp-out-of-range, event-id-conflict, each of which names its rows, and what
+    `once.transact` raises.
     """
-    snapshot = await installation.fresh()
-    now = time.time()
-    batch = [_checked(installation, snapshot, event, row, now) for row, event in enumerate(posted)]
+
+    async def prepare() -> Work[Added]:
+        snapshot = await installation.fresh()
+        now = time.time()
+        batch = [_checked(installation, snapshot, event, row, now) for row, event in enumerate(posted)]
+        return lambda connection: interactions.add(connection, batch, now)
+
     try:
-        return await installation.database.transact(lambda connection: interactions.add(connection, batch, now))
+        return await once.transact(installation, write, prepare, Added)
     except EventConflict as conflict:
         pointers = [f"/interactions/{row}/event_id" for row in conflict.rows[:20]]
         raise Problem("event-id-conflict", "Nothing of the batch was stored.", pointers=pointers) from None

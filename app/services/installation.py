@@ -22,8 +22,9 @@ from app.services.coalesce import Coalescer
 from app.services.exploration import Policies
 from app.services.learning import Learner
 from app.settings import Settings
-from app.storage import catalogue, deployments, domains, revisions, slates
+from app.storage import catalogue, deployments, digests, domains, revisions, slates
 from app.storage.database import Database
+from app.storage.digests import Digests
 from app.storage.records import NewSlate, Revisions, StoredDomain
 from app.telemetry import RELOADS
 from models.checkpoint import CheckpointError
@@ -42,10 +43,14 @@ CATCH_UP_SECONDS = 30.0
 class Installation:
     """What the services work on. `open` makes one, `close` ends it."""
 
-    def __init__(self, settings: Settings, database: Database, cache: UserStateCache, number: int) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, cache: UserStateCache, number: int, digests: Digests
+    ) -> None:
         self.settings = settings
         self.database = database
         self.cache = cache
+        self.digests = digests
+        self.writes_under_way: set[str] = set()
         self.runtime = Runtime(settings.checkpoints, settings.torch_device)
         self.batcher = Batcher(settings.max_batch, settings.max_queue)
         self.domains: dict[str, StoredDomain] = {}
@@ -74,6 +79,7 @@ class Installation:
         await database.upgrade()
         async with database.read() as connection:
             number = await revisions.installation_id(connection)
+            keyed = await digests.of_installation(connection)
         cache: UserStateCache = (
             RedisCache(
                 settings.redis_url,
@@ -84,7 +90,7 @@ class Installation:
             if settings.redis_url
             else MemoryCache(settings.cache_max_bytes, settings.cache_ttl_seconds)
         )
-        made = cls(settings, database, cache, number)
+        made = cls(settings, database, cache, number, keyed)
         made.batcher.start()
         await made.fresh()
         await made.follow_deployments()

@@ -4,20 +4,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.errors import Problem, invalid
+from app.services import once
 from app.services.installation import Installation
+from app.services.once import Done, Work
 from app.storage import evaluations, users
 from app.storage.database import Connection
 from app.storage.evaluations import Judged
-from app.storage.records import Event, StoredUser, Written, microseconds
+from app.storage.records import Event, NamedWrite, StoredUser, Written, microseconds
 
 
-async def put(installation: Installation, people: Mapping[str, Mapping[str, Any]]) -> Written:
-    """Put users, id → attributes; attributes replace those there were."""
+async def put(
+    installation: Installation, people: Mapping[str, Mapping[str, Any]], write: NamedWrite | None = None
+) -> Done[Written]:
+    """Put users, id → attributes; attributes replace those there were. Raises what `once.transact` raises."""
 
-    async def work(connection: Connection) -> Written:
-        return await users.put_many(connection, people)
+    async def prepare() -> Work[Written]:
+        return lambda connection: users.put_many(connection, people)
 
-    return await installation.database.transact(work)
+    return await once.transact(installation, write, prepare, Written)
 
 
 async def get(installation: Installation, user_id: str) -> tuple[StoredUser, Sequence[Event]]:

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.errors import Problem, invalid
+from app.services import once
 from app.services.exploration import micros
 from app.services.installation import Installation
+from app.services.once import Done, Work
 from app.storage import arms, rewards
 from app.storage.errors import EventConflict, NotShown, UnknownSlate
-from app.storage.records import Added, Arm, NewReward
+from app.storage.records import Added, Arm, NamedWrite, NewReward
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +24,20 @@ class Posted:
     event_id: str | None
 
 
-async def reward(installation: Installation, posted: Sequence[Posted]) -> Added:
+async def reward(installation: Installation, posted: Sequence[Posted], write: NamedWrite | None = None) -> Done[Added]:
     """Store a batch, whole or not at all; committed, and counted in the arms, when this returns.
 
-    Raises Problem: unknown-slate, validation-error, event-id-conflict; each names its rows.
+    Raises Problem: unknown-slate, validation-error, event-id-conflict, each of which names its rows, and what
+    `once.transact` raises.
     """
-    batch = [NewReward(one.slate_id, one.item_id, micros(one.value), one.event_id) for one in posted]
-    now = time.time()
+
+    async def prepare() -> Work[Added]:
+        batch = [NewReward(one.slate_id, one.item_id, micros(one.value), one.event_id) for one in posted]
+        now = time.time()
+        return lambda connection: rewards.add(connection, batch, now)
+
     try:
-        return await installation.database.transact(lambda connection: rewards.add(connection, batch, now))
+        return await once.transact(installation, write, prepare, Added)
     except UnknownSlate as unknown:
         pointers = [f"/rewards/{row}/slate_id" for row in unknown.rows[:20]]
         raise Problem("unknown-slate", "Nothing of the batch was stored.", pointers=pointers) from None

@@ -10,10 +10,12 @@ import numpy as np
 from torch.nn.functional import normalize
 
 from app.errors import Problem, invalid
+from app.services import once
 from app.services.installation import Installation
+from app.services.once import Done, Work
 from app.storage import catalogue, domains
 from app.storage.database import Connection
-from app.storage.records import NewDomain, NewItem, StoredDomain, StoredItem, Written
+from app.storage.records import NamedWrite, NewDomain, NewItem, StoredDomain, StoredItem, Written
 from models.datasets.images import PictureError, content_of, thumbnail
 from models.datasets.schema import AttributeEncoder, AttributeKind
 
@@ -47,22 +49,31 @@ async def known_domains(installation: Installation) -> Mapping[str, StoredDomain
     return installation.domains
 
 
-async def put_items(installation: Installation, items: Sequence[tuple[str, NewItem]]) -> Written:
-    """Put items, (domain, item) each, whole or not at all. Raises Problem (validation-error) naming the row."""
-    known = await known_domains(installation)
-    for row, (name, _) in enumerate(items):
-        if name not in known:
-            raise invalid(f"/items/{row}/domain", "no domain has that name")
-    by_key: dict[int, list[NewItem]] = {}
-    for row, (name, item) in enumerate(items):
-        checked = await _checked(known[name], item, f"/items/{row}")
-        by_key.setdefault(known[name].key, []).append(checked)
+async def put_items(
+    installation: Installation, items: Sequence[tuple[str, NewItem]], write: NamedWrite | None = None
+) -> Done[Written]:
+    """Put items, (domain, item) each, whole or not at all.
 
-    async def work(connection: Connection) -> Written:
-        done = [await catalogue.put_items(connection, key, batch) for key, batch in sorted(by_key.items())]
-        return Written(sum(d.created for d in done), sum(d.updated for d in done))
+    Raises Problem (validation-error) naming the row, and what `once.transact` raises.
+    """
 
-    return await installation.database.transact(work)
+    async def prepare() -> Work[Written]:
+        known = await known_domains(installation)
+        for row, (name, _) in enumerate(items):
+            if name not in known:
+                raise invalid(f"/items/{row}/domain", "no domain has that name")
+        by_key: dict[int, list[NewItem]] = {}
+        for row, (name, item) in enumerate(items):
+            checked = await _checked(known[name], item, f"/items/{row}")
+            by_key.setdefault(known[name].key, []).append(checked)
+
+        async def work(connection: Connection) -> Written:
+            done = [await catalogue.put_items(connection, key, batch) for key, batch in sorted(by_key.items())]
+            return Written(sum(d.created for d in done), sum(d.updated for d in done))
+
+        return work
+
+    return await once.transact(installation, write, prepare, Written)
 
 
 async def put_item(installation: Installation, domain: str, item: NewItem) -> bool:

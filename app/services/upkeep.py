@@ -1,4 +1,4 @@
-"""What a worker does beside answering: settle slates whose waiting time is over, and let old ones leave the log."""
+"""What a worker does beside answering: settle slates whose waiting time is over, and let go of what has got old."""
 
 import asyncio
 import time
@@ -7,14 +7,15 @@ import structlog
 
 from app.services.exploration import micros
 from app.services.installation import Installation
-from app.storage import ageing
+from app.storage import ageing, idempotency
 from app.storage.errors import StorageUnavailable
 
 log = structlog.get_logger()
 
 STEP = 100
-"""Slates of one transaction: few enough that nobody notices the wait."""
-DAY = 86_400.0
+"""Rows of one transaction: few enough that nobody notices the wait."""
+HOUR = 3_600.0
+DAY = 24 * HOUR
 
 
 class Upkeep:
@@ -49,6 +50,9 @@ class Upkeep:
             settled += step
         while step := await transact(lambda connection: ageing.prune(connection, before, STEP)):
             pruned += step
+        forget = now - installation.settings.idempotency_hours * HOUR
+        while await transact(lambda connection: idempotency.prune(connection, forget, STEP)):
+            pass
         return settled, pruned
 
     async def _run(self) -> None:

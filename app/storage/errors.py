@@ -44,3 +44,11 @@ class NotShown(Exception):
     def __init__(self, rows: Sequence[int]) -> None:
         super().__init__(f"{len(rows)} rewards are for items that their slates did not show")
         self.rows = list(rows)
+
+
+class WriteInFlight(Exception):
+    """A write of the same name is being done."""
+
+
+class KeyReused(Exception):
+    """A write of the same name was done, and it was another one."""

@@ -134,6 +134,16 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedWrite:
+    """A write that its caller has named, so that it is done once however often it is sent."""
+
+    name: str
+    """Keyed digest of the caller and the name."""
+    request: str
+    """Keyed digest of all that was sent."""
+
+
+@dataclass(frozen=True, slots=True)
 class ExportedInteraction:
     """An interaction with the ids that callers know."""
 

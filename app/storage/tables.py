@@ -199,3 +199,22 @@ deployments = Table(
     Index(None, "domain_key", "role", "key"),
     sqlite_autoincrement=True,
 )
+
+secrets = Table(
+    "secrets",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+)
+"""Random bytes that belong to the installation and never leave it. `digests`: the key of `app.storage.digests`."""
+
+idempotency = Table(
+    "idempotency",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("request", String, nullable=False),
+    Column("result", Object, nullable=False),
+    Column("created_at", BigInteger, nullable=False, index=True),
+)
+"""Writes that were done under an `Idempotency-Key`: keyed digests of caller and key, and of the request; the result has
+counts only."""
