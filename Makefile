@@ -6,10 +6,10 @@ BIN := .venv/bin
 DATA ?= $(or $(WARMSTART_DATA_DIR),var)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test test-fast check format bench evaluate results clean
+.PHONY: help serve test test-fast check format bench evaluate results client-python clean
 
 help: ## list what there is to do
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
 
 # torch first: a plain install may take a build with several gigabytes of CUDA libraries.
 .venv/.service: pyproject.toml
@@ -55,6 +55,9 @@ evaluate: .venv/.developer ## the short evaluation: every recommender on MovieLe
 
 results: .venv/.developer ## make docs/RESULTS.md from the reports in docs/results
 	$(BIN)/warmstart results
+
+client-python: .venv/.developer ## make the synchronous Python client of the asynchronous one
+	$(BIN)/python -m tests.make_client
 
 clean: ## remove what tools left behind; data and checkpoints stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,11 +1,13 @@
 """The OpenAPI document: valid, complete, and its own examples are accepted."""
 
+import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, is_typeddict
 
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from app.client import answers, asynchronous, bodies
 from app.main import create_app
 from app.settings import Settings
 from tests.app.conftest import Start
@@ -77,3 +79,56 @@ async def test_examples_are_accepted(start: Start, document: dict[str, Any]) -> 
                     value = {"rewards": [row | {"slate_id": shown["slate_id"]} for row in value["rewards"]]}
                 response = await service.http.request(method, url, json=value)
                 assert response.status_code in (200, 201), (path, name, response.text)
+
+
+NOT_IN_THE_CLIENT = {
+    "/v1/users/{user_id}/recommendations": "recommend(user_id=…) asks for the same, and for more, with a body",
+}
+"""Routes that the Python client has no method for, and why."""
+
+
+def test_every_route_is_a_method_of_the_python_client(document: dict[str, Any]) -> None:
+    """Where this fails: add it to app/client/asynchronous.py, then `make client-python`."""
+    source = inspect.getsource(asynchronous)
+    missing = {path for path in document["paths"] if f'"{path}"' not in source}
+    assert missing == set(NOT_IN_THE_CLIENT)
+
+
+def test_the_python_client_knows_every_field(document: dict[str, Any]) -> None:
+    """Its answers have the fields of the document, of the same types; its bodies the same fields, the same required.
+
+    Where this fails: app/client/answers.py or app/client/bodies.py.
+    """
+    schemas = document["components"]["schemas"]
+    for name, kind in inspect.getmembers(answers, inspect.isclass):
+        if issubclass(kind, answers.Answer) and kind is not answers.Answer:
+            known = kind.model_json_schema(mode="validation")
+            assert _types(known) == _types(schemas[name]), name
+    for name, kind in inspect.getmembers(bodies, is_typeddict):
+        assert kind.__annotations__.keys() == schemas[name]["properties"].keys(), name
+        assert kind.__required_keys__ == set(schemas[name].get("required", [])), name
+    reached = {name for _, _, operation in operations(document) for name in _answered(operation)}
+    assert {name for name in reached if not hasattr(answers, name)} == set()
+
+
+def _answered(operation: dict[str, Any]) -> Iterator[str]:
+    """Names of the schemas of an operation's good answers."""
+    for status, response in operation["responses"].items():
+        schema = response.get("content", {}).get("application/json", {}).get("schema", {})
+        schema = schema.get("items", schema)
+        if int(status) < 300 and "$ref" in schema:
+            yield schema["$ref"].rpartition("/")[2]
+
+
+def _types(schema: dict[str, Any]) -> dict[str, Any]:
+    """Type of each field, by what a caller can tell apart."""
+    return {name: _type(field) for name, field in schema.get("properties", {}).items()}
+
+
+def _type(field: dict[str, Any]) -> Any:
+    if "anyOf" in field:
+        return sorted(str(_type(option)) for option in field["anyOf"])
+    if "$ref" in field:
+        return field["$ref"].rpartition("/")[2]
+    inner = field.get("items") or field.get("additionalProperties")
+    return (field.get("type"), field.get("const"), field.get("enum"), _type(inner) if isinstance(inner, dict) else None)
