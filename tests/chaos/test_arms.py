@@ -2,14 +2,11 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.chaos.arms import run
+from tests.chaos.lives import Nursery
 
-pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
-
-def test_arms_are_exact_after_kills(tmp_path: Path, database_url: str) -> None:
-    outcome = run(tmp_path, database_url, rewards=1_000, kills=2)
+def test_arms_are_exact_after_kills(services: Nursery, tmp_path: Path, database_url: str) -> None:
+    outcome = run(services, tmp_path, database_url, rewards=1_000, kills=2)
     assert outcome.problems == []
     assert outcome.acknowledged >= 1_000
