@@ -13,6 +13,7 @@ from app.commands import (
     db,
     evaluate,
     exchange,
+    keys,
     ope,
     serve,
     settings,
@@ -36,6 +37,7 @@ app.add_typer(checkpoints.app, name="checkpoints")
 app.add_typer(evaluate.app)
 app.add_typer(exchange.app)
 app.add_typer(db.commands, name="db")
+app.add_typer(keys.app, name="keys")
 app.add_typer(arms.app, name="arms")
 app.add_typer(ope.app)
 app.add_typer(settings.app)

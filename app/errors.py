@@ -30,6 +30,8 @@ class ProblemType:
 PROBLEMS: dict[str, ProblemType] = {
     "malformed-json": ProblemType(400, "The body is not the JSON this service reads."),
     "bad-request": ProblemType(400, "The request cannot be understood."),
+    "unauthorized": ProblemType(401, "This takes a key, and there was none that opens anything."),
+    "insufficient-scope": ProblemType(403, "The key is not for this."),
     "not-found": ProblemType(404, "There is nothing here."),
     "unknown-item": ProblemType(404, "An item that nobody has added."),
     "unknown-slate": ProblemType(404, "A slate that is not on record."),

@@ -27,6 +27,12 @@ class Settings(BaseSettings):
     """Address to listen on."""
     port: int = Field(8000, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+    access: Literal["auto", "keys", "proxy"] = "auto"
+    """Who is let in. `auto`: once a key was made, whoever has one; until then this machine alone. `keys`: whoever has
+    one, even where none was made. `proxy`: everybody, for a proxy in front of the service asks who they are."""
+    bootstrap_admin_key_file: Path | None = None
+    """File with a key, 32 to 200 letters, digits, `_` and `-`, that is stored at the start with all scopes: the first
+    key of a container."""
     workers: int = Field(1, ge=1, le=256)
     """Processes that serve. More than one need Postgres to be of use."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -117,7 +117,7 @@ def test_our_containers_are_locked_down(compose: dict[str, Any], name: str) -> N
     assert service["tmpfs"] == ["/tmp"]
     assert "privileged" not in service
     for port in service.get("ports", []):
-        assert port.startswith("127.0.0.1:")
+        assert port.startswith("${WARMSTART_PUBLISH:-127.0.0.1}:")
 
 
 def test_migrations_come_between_the_database_and_the_service(compose: dict[str, Any]) -> None:
@@ -139,6 +139,16 @@ def test_migrations_come_between_the_database_and_the_service(compose: dict[str,
 def test_passwords_are_asked_for_and_not_in_the_file(compose: dict[str, Any]) -> None:
     assert compose["services"]["postgres"]["environment"]["POSTGRES_PASSWORD"].startswith("${POSTGRES_PASSWORD:?")
     assert ":${POSTGRES_PASSWORD:?" in compose["services"]["service"]["environment"]["WARMSTART_DATABASE_URL"]
+
+
+def test_the_service_gets_its_first_key_as_a_secret(compose: dict[str, Any]) -> None:
+    """And is otherwise as it is anywhere: where it listens for others, it asks for keys."""
+    for name in ("service", "service-gpu"):
+        service = compose["services"][name]
+        (secret,) = service["secrets"]
+        assert service["environment"]["WARMSTART_BOOTSTRAP_ADMIN_KEY_FILE"] == f"/run/secrets/{secret}"
+        assert "WARMSTART_ACCESS" not in service["environment"]
+        assert "admin.key" in compose["secrets"][secret]["file"]
 
 
 def test_the_gpu_variant_is_the_service_with_a_device(compose: dict[str, Any]) -> None:

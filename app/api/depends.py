@@ -7,6 +7,7 @@ from fastapi import Depends, Header, Request
 
 from app.api.requests import ColdStartRequest, RecommendationRequest
 from app.errors import invalid
+from app.security import Caller
 from app.services import once
 from app.services.deploy import Deployments
 from app.services.installation import Installation
@@ -29,8 +30,8 @@ async def _deployments(request: Request) -> Deployments:
 
 def caller_of(request: Request) -> str:
     """Who sent the request, for what is kept by caller; nobody in particular where nobody has to say."""
-    caller: str = getattr(request.state, "caller", "")
-    return caller
+    caller: Caller = request.state.caller
+    return caller.key_id or ""
 
 
 async def named_write(

@@ -1,7 +1,7 @@
 """Strict JSON: what the standard decoder lets through and would come back as a 500 is refused with a 400."""
 
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import asdict
 from inspect import getdoc, signature
 from math import isfinite
@@ -15,6 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.api.access import Handler, access_of, guarded
 from app.api.depends import named_write
 from app.errors import Problem
 from app.services.once import Done
@@ -66,7 +67,8 @@ class StrictRequest(Request):
 
 
 class DescribedRoute(APIRoute):
-    """A route whose summary in the OpenAPI document is the first sentence of the endpoint's docstring."""
+    """A route that knows who may use it, and whose summary in the OpenAPI document is the first sentence of the
+    endpoint's docstring."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         summary, _, more = (getdoc(endpoint) or "").partition(". ")
@@ -74,12 +76,19 @@ class DescribedRoute(APIRoute):
         options["description"] = more
         super().__init__(path, endpoint, **options)
 
+    def get_route_handler(self) -> Handler:
+        return guarded(access_of(self.methods or (), self.path), self.unguarded())
+
+    def unguarded(self) -> Handler:
+        """What answers those who may use the route."""
+        return super().get_route_handler()
+
 
 class StrictRoute(DescribedRoute):
     """A route that takes JSON bodies only and parses them strictly; the ids in its address may have slashes in them."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
+    def unguarded(self) -> Handler:
+        handle = super().unguarded()
         field, endpoint = self.body_field, self.endpoint
         given = set(signature(endpoint).parameters)
         plain = given <= {"here", "body", "write"}

@@ -5,8 +5,16 @@ from typing import Any
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
+from app.api.access import ACCESS, Access
 from app.errors import PROBLEMS
 
+KEY = "key"
+KEY_SCHEME = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "A key of `warmstart keys create`. A service without any key asks for none, and answers its own "
+    "machine only. Beside each route stands the scope that it needs; `admin` is enough for all.",
+}
 REFERENCE = "#/components/schemas/{model}"
 
 
@@ -57,11 +65,16 @@ def created(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
 
 
 def describe(app: FastAPI) -> None:
-    """Put the problems into the application's document; FastAPI would offer them as `application/json` too."""
+    """Put the problems, and who may use which route, into the application's document; FastAPI would offer problems as
+    `application/json` too."""
     derive = app.openapi
 
     def openapi() -> dict[str, Any]:
         document = derive()
+        document["components"]["securitySchemes"] = {KEY: KEY_SCHEME}
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                _say_who_may(operation, ACCESS[f"{method.upper()} {path}"])
         for model in (ProblemOut, FieldError):
             schema = model.model_json_schema(ref_template=REFERENCE)
             schema.pop("$defs", None)
@@ -69,3 +82,10 @@ def describe(app: FastAPI) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _say_who_may(operation: dict[str, Any], access: Access) -> None:
+    """Put into an operation what a key needs for it, and the answers without."""
+    if access.scope is not None:
+        operation["security"] = [{KEY: [access.scope]}]
+        operation["responses"] |= {str(status): answer for status, answer in problems(401, 403).items()}

@@ -1,5 +1,6 @@
 """`warmstart serve` and `warmstart demo`: the service, from what there is or from nothing."""
 
+import asyncio
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -42,8 +43,7 @@ def serve(
     # Workers are processes of their own: settings reach them through the environment.
     os.environ.update({f"WARMSTART_{name}": str(value) for name, value in given.items() if value is not None})
     settings = Settings()
-    if settings.host not in ("127.0.0.1", "::1", "localhost"):
-        typer.echo("Anybody who reaches this address can use the service: it asks for no keys yet.", err=True)
+    _check_address(settings)
     _run(settings)
 
 
@@ -127,6 +127,25 @@ def _usable(folder: Path) -> Iterator[tuple[str, str]]:
             with suppress(checkpoint.CheckpointError):
                 card = checkpoint.load(path).card
                 yield from ((domain, card.recommender) for domain in card.targets)
+
+
+def _check_address(settings: Settings) -> None:
+    """End the command where others than this machine would be let near who nobody asks for a key."""
+    if settings.host in ("127.0.0.1", "::1", "localhost"):
+        return
+    from app.services.access import may_listen_anywhere
+    from app.storage.errors import StorageUnavailable, UnsafeDatabase
+
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        safe = asyncio.run(may_listen_anywhere(settings))
+    except (StorageUnavailable, UnsafeDatabase, ValueError) as error:
+        raise fail(str(error)) from error
+    if not safe:
+        raise fail(
+            f"whoever reaches {settings.host} could use the service, for there is no key yet. Make one with "
+            "`warmstart keys create`, or set WARMSTART_ACCESS=proxy where a proxy in front of it asks who they are."
+        )
 
 
 def _run(settings: Settings) -> None:

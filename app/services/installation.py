@@ -18,6 +18,8 @@ from app.engine.batching import Batcher, settle
 from app.engine.catalogue import CatalogueItem
 from app.engine.runtime import Runtime, Snapshot
 from app.engine.serving import Served
+from app.services import access
+from app.services.access import Keyring
 from app.services.coalesce import Coalescer
 from app.services.exploration import Policies
 from app.services.learning import Learner
@@ -63,6 +65,7 @@ class Installation:
         self._deployments = -1
         self.policies = Policies(self)
         self._exploration = -1
+        self._keyring = Keyring()
         self._retry_at = math.inf
         self._reloading: asyncio.Task[None] | None = None
         self._counted_at: dict[str, float] = {}
@@ -77,6 +80,8 @@ class Installation:
             settings.database, pool_size=settings.pool_size, statement_timeout=settings.statement_timeout_seconds
         )
         await database.upgrade()
+        if settings.bootstrap_admin_key_file is not None:
+            await access.bootstrap(database, settings.bootstrap_admin_key_file)
         async with database.read() as connection:
             number = await revisions.installation_id(connection)
             keyed = await digests.of_installation(connection)
@@ -132,6 +137,15 @@ class Installation:
         if due and (self._reloading is None or self._reloading.done()):
             self._reloading = asyncio.create_task(self.follow_deployments())
         return self.runtime.now
+
+    async def keyring(self) -> Keyring:
+        """The keys, at least as new as everything committed before this call."""
+        seen = await self._revisions(None)
+        if seen.keys != self._keyring.revision:
+            read = await Keyring.read(self.database)
+            if read.revision > self._keyring.revision:
+                self._keyring = read
+        return self._keyring
 
     async def follow_deployments(self, staged: Mapping[str, Served] | None = None) -> None:
         """Serve what storage says is wanted; `staged` has checkpoints that are loaded already.

@@ -277,6 +277,8 @@ class Revisions:
     deployments: int
     exploration: int = 0
     """How domains explore."""
+    keys: int = 0
+    """Who may use the service."""
 
 
 def microseconds(seconds: float) -> int:

@@ -1,6 +1,7 @@
 """Counters that tell every worker whether something changed, in one tiny query on the hot path."""
 
 import sqlite3
+from collections.abc import Mapping
 from typing import Literal
 
 from sqlalchemy import select, update
@@ -17,7 +18,7 @@ _READ = select(tables.revisions.c.name, tables.revisions.c.value)
 async def read(connection: AsyncConnection) -> Revisions:
     """Where the counters stand."""
     values = {row.name: row.value for row in await connection.execute(_READ)}
-    return Revisions(values["catalogue"], values["deployments"], values["exploration"])
+    return _revisions(values)
 
 
 async def installation_id(connection: AsyncConnection) -> int:
@@ -48,7 +49,7 @@ class Watch:
             values = dict(self._file.execute("SELECT name, value FROM revisions").fetchall())
         except sqlite3.Error as failure:
             raise StorageUnavailable("the file cannot be read") from failure
-        return Revisions(values["catalogue"], values["deployments"], values["exploration"])
+        return _revisions(values)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -56,7 +57,11 @@ class Watch:
             self._file.close()
 
 
-async def advance(connection: AsyncConnection, name: Literal["catalogue", "deployments", "exploration"]) -> int:
+def _revisions(values: Mapping[str, int]) -> Revisions:
+    return Revisions(values["catalogue"], values["deployments"], values["exploration"], values["keys"])
+
+
+async def advance(connection: AsyncConnection, name: Literal["catalogue", "deployments", "exploration", "keys"]) -> int:
     """Raise a counter by one; its new value.
 
     Others who would raise it wait until this transaction ends. So it comes before the changes it stands for (all

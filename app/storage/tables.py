@@ -218,3 +218,17 @@ idempotency = Table(
 )
 """Writes that were done under an `Idempotency-Key`: keyed digests of caller and key, and of the request; the result has
 counts only."""
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+    Column("scopes", Object, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+)
+"""Who may use the service. Of a key its SHA-256 is kept; rows stay when it is revoked, so that the service does not
+open to everybody with the last one."""

@@ -100,7 +100,7 @@ async def running(settings: Settings) -> AsyncIterator[Service]:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://warmstart") as http,
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as http,
     ):
         yield Service(app, http, settings)
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 from app import __version__
 from app.cli import app
+from app.security import key_id_of
 from models.checkpoint import load, read_card
 from models.datasets.folder import write
 from models.registry import RECOMMENDERS
@@ -168,3 +169,29 @@ def test_a_harmed_checkpoint_is_named(grid: Path, tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     assert "not a checkpoint folder" in refused("checkpoints", "show", tmp_path / "nowhere")
     assert "is no folder" in refused("checkpoints", "list", tmp_path / "nowhere")
+
+
+def test_keys_are_made_listed_and_revoked(database_url: str) -> None:
+    """The key is all that is printed of it, once; the list has what it is for and how it stands."""
+    at = ("--database-url", database_url)
+    assert "this machine only" in run("keys", "list", *at).stdout
+    made = run("keys", "create", "--name", "shop", "--scope", "read", "--scope", "ingest", "--days", 30, *at)
+    key = made.stdout.removesuffix("\n")
+    key_id = key_id_of(key)
+    assert re.fullmatch(r"wsk_[0-9a-f]{16}_[\w-]{43}", key)
+    assert key_id is not None
+    assert key_id in made.stderr
+    assert key not in made.stderr
+    listed = run("keys", "list", *at).stdout
+    assert re.search(rf"{key_id} +shop +read, ingest +.*in use", listed)
+    assert key not in listed
+    assert run("keys", "revoke", key_id, *at).exit_code == 0
+    assert re.search(rf"{key_id} .*revoked", run("keys", "list", *at).stdout)
+    assert "no key" in refused("keys", "revoke", key_id, *at)
+
+
+def test_serving_others_takes_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before anything is loaded; not the address, but that nobody asks for a key, is what is wrong."""
+    monkeypatch.setenv("WARMSTART_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("WARMSTART_HOST", "0.0.0.0")
+    assert "warmstart keys create" in refused("serve")
