@@ -17,7 +17,7 @@ from tests.app.conftest import Service, Start
 def client_of(service: Service, transport: httpx.AsyncBaseTransport | None = None, retries: int = 3) -> AsyncClient:
     """A client of a service in this process."""
     inside = httpx.ASGITransport(service.app, raise_app_exceptions=False)
-    return AsyncClient("http://warmstart", transport=transport or inside, retries=retries)
+    return AsyncClient("http://localhost", transport=transport or inside, retries=retries)
 
 
 @pytest.fixture
@@ -176,7 +176,7 @@ async def test_a_rollback_is_never_repeated(start: Start) -> None:
 
 async def test_the_token_is_sent_and_never_shown(service: Service) -> None:
     network = LosesAnswers(service, lost=0)
-    async with AsyncClient("http://warmstart", token="secret-42", transport=network) as client:
+    async with AsyncClient("http://localhost", token="secret-42", transport=network) as client:
         await client.alive()
         with pytest.raises(NotFound) as refused:
             await client.user("nobody at all")
@@ -209,5 +209,5 @@ def test_both_clients_have_the_same_methods() -> None:
 
 @pytest.mark.parametrize("item_id", ["plain", "a/b", "50%", "ü", "?#", "..", "..."])
 def test_ids_survive_addresses(item_id: str) -> None:
-    url = httpx.URL("http://warmstart" + address("/v1/items/{domain}/{item_id}", domain="d", item_id=item_id))
+    url = httpx.URL("http://localhost" + address("/v1/items/{domain}/{item_id}", domain="d", item_id=item_id))
     assert httpx.URL(str(url)).raw_path.count(b"/") == 4

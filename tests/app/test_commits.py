@@ -43,7 +43,7 @@ class Observer:
     async def committed_by_its_answer(self, method: str, path: str, body: Any = None) -> bool:
         """Whether a request that must succeed and write has written all it does by the time its answer begins."""
         before = await self.content()
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(self), base_url="http://warmstart") as http:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(self), base_url="http://localhost") as http:
             response = await http.request(method, path, json=body)
         assert response.is_success, response.text
         after = await self.content()
