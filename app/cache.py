@@ -8,9 +8,10 @@ import asyncio
 import struct
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -60,6 +61,12 @@ class UserStateCache(Protocol):
     async def put(self, entries: Mapping[CacheKey, bytes]) -> None:
         """Keep values for a while."""
 
+    def retire(self, user_keys: Iterable[int]) -> None:
+        """Let go of what this process holds of users, and take nothing about them any more."""
+
+    async def forget(self, user_key: int) -> bool:
+        """Let go of what is shared about a user. Whether that is certain."""
+
     async def close(self) -> None:
         """Let go of connections."""
 
@@ -71,6 +78,7 @@ class MemoryCache:
         self._max_bytes = max_bytes
         self._entries: TTLCache[CacheKey, bytes] = TTLCache(max_bytes, ttl_seconds, timer=clock, getsizeof=_size)
         self._lock = threading.Lock()
+        self._retired = Retired(clock)
 
     @property
     def n_bytes(self) -> int:
@@ -86,8 +94,18 @@ class MemoryCache:
     async def put(self, entries: Mapping[CacheKey, bytes]) -> None:
         with self._lock:
             for key, value in entries.items():
-                if _size(value) <= self._max_bytes:
+                if _size(value) <= self._max_bytes and key.user_key not in self._retired:
                     self._entries[key] = value
+
+    def retire(self, user_keys: Iterable[int]) -> None:
+        gone = set(user_keys)
+        self._retired.add(gone)
+        with self._lock:
+            for key in [key for key in self._entries if key.user_key in gone]:
+                self._entries.pop(key, None)
+
+    async def forget(self, user_key: int) -> bool:
+        return True
 
     async def close(self) -> None:
         with self._lock:
@@ -120,6 +138,7 @@ class RedisCache:
         self._prefix = f"{namespace}:state:1:"  # raised when the format of values changes
         self._timeout = timeout
         self._breaker = CircuitBreaker(clock)
+        self._retired = Retired(clock)
         pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
             url,
             timeout=timeout,
@@ -141,11 +160,30 @@ class RedisCache:
     async def put(self, entries: Mapping[CacheKey, bytes]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for key, value in entries.items():
-            if len(value) <= self._max_value_bytes:
+            if len(value) <= self._max_value_bytes and key.user_key not in self._retired:
                 name = self._name(key)
                 pipeline.set(name, _packed(name, value), px=self._ttl)
         if len(pipeline):
             await self._ask("put", pipeline.execute)
+
+    def retire(self, user_keys: Iterable[int]) -> None:
+        self._retired.add(user_keys)
+
+    async def forget(self, user_key: int) -> bool:
+        """Look through all names of this installation, a thousand at a time: erasures are rare, and reading is not."""
+        cursor = 0
+        while True:
+            page = await self._ask("forget", partial(self._scan, cursor, user_key))
+            if page is None:
+                return False
+            cursor, names = page
+            if names and await self._ask("forget", partial(self._redis.unlink, *names)) is None:
+                return False
+            if not cursor:
+                return True
+
+    def _scan(self, cursor: int, user_key: int) -> Awaitable[Any]:
+        return self._redis.scan(cursor, match=f"{self._prefix}*:{user_key}:*:*", count=1_000)
 
     async def close(self) -> None:
         with suppress(RedisError, OSError):
@@ -173,6 +211,23 @@ class RedisCache:
             raise
         self._breaker.succeeded()
         return answer
+
+
+class Retired:
+    """Users of whom nothing is kept any more. Remembered for longer than any request that may still bring something."""
+
+    SECONDS = 3600.0
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._users: TTLCache[int, None] = TTLCache(100_000, self.SECONDS, timer=clock)
+
+    def add(self, user_keys: Iterable[int]) -> None:
+        """Remember these."""
+        for user_key in user_keys:
+            self._users[user_key] = None
+
+    def __contains__(self, user_key: int) -> bool:
+        return user_key in self._users
 
 
 class CircuitBreaker:

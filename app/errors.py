@@ -42,6 +42,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "reload-in-progress": ProblemType(409, "Another reload of this domain and role is under way."),
     "too-few-samples": ProblemType(409, "The log says too little to decide."),
     "gate-not-passed": ProblemType(409, "By the log the checkpoint may earn less than what is in service."),
+    "user-erasing": ProblemType(409, "The user is being erased."),
     "payload-too-large": ProblemType(413, "The body is larger than this service takes."),
     "unsupported-media-type": ProblemType(415, "Bodies must be application/json."),
     "validation-error": ProblemType(422, "The request is understood, but some of it cannot be accepted."),
@@ -65,6 +66,7 @@ PROBLEMS: dict[str, ProblemType] = {
 
 RETRY_AFTER = {
     "idempotency-in-flight": "1",
+    "user-erasing": "1",
     "overloaded": "1",
     "storage-unavailable": "2",
     "model-unavailable": "5",
@@ -137,15 +139,20 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_storage_unavailable(request: Request, error: Exception) -> Response:
-    log.error("storage_unavailable", path=request.url.path, reason=str(error))
+    log.error("storage_unavailable", route=_route(request), reason=str(error))
     return problem_response(
         "storage-unavailable", "It may or may not have been stored: send it again with the same event ids."
     )
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
-    log.error("request_failed", path=request.url.path, exc_info=error)
+    log.error("request_failed", route=_route(request), exc_info=error)
     return problem_response("internal-error")
+
+
+def _route(request: Request) -> str:
+    """The pattern of the address; the address itself may name a person, and the log is not for that."""
+    return getattr(request.scope.get("route"), "path", "unmatched")
 
 
 OF_THE_CALLER = frozenset({"attributes", "where", "kinds", "item_attributes"})

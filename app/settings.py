@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """Age at which slates leave the log, with their rewards. Arms keep what they say."""
     idempotency_hours: float = Field(24.0, gt=0)
     """Time for which the answer to a write with an `Idempotency-Key` is kept, and given again."""
+    tombstone_days: float = Field(30.0, gt=0)
+    """Time for which events of erased users are known, by keyed digests, so that none that is sent late comes back."""
     upkeep_seconds: float = Field(5.0, gt=0)
     """Pause between two looks for slates that are old, or whose places are due for the default reward."""
     learn_seconds: float = Field(2.0, ge=0)

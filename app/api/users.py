@@ -13,6 +13,7 @@ from app.api.problems import created, problems
 from app.api.requests import UserBody, UsersRequest
 from app.engine.runtime import Snapshot
 from app.services import people
+from app.services.erase import erase
 from app.services.installation import Installation
 from app.storage.evaluations import Judged
 
@@ -39,7 +40,7 @@ async def post_users(
 @router.put(
     "/{user_id}",
     response_model=UserOut,
-    responses=created(UserOut) | problems(400, 413, 415, 422, 503),
+    responses=created(UserOut) | problems(400, 409, 413, 415, 422, 503),
 )
 async def put_user(
     here: Here,
@@ -72,10 +73,10 @@ async def get_slates(
     return json_response({"slates": listed, "next_cursor": following})
 
 
-@router.delete("/{user_id}", status_code=204, responses=problems(404, 422, 503))
+@router.delete("/{user_id}", status_code=204, responses=problems(404, 409, 422, 503))
 async def delete_user(here: Here, user_id: Id) -> Response:
-    """Erase a user: attributes, interactions and slates."""
-    await people.erase(here, user_id)
+    """Erase every trace of a user; the id is free again afterwards. What is sent late does not bring them back."""
+    await erase(here, user_id)
     return Response(status_code=204)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import polars as pl
 
 from app.engine.serving import imported_ids
-from app.storage import catalogue, domains, interactions, revisions, users
+from app.storage import catalogue, digests, domains, interactions, revisions, users
 from app.storage.database import Connection, Database
 from app.storage.records import ExportedInteraction, NewDomain, NewInteraction, NewItem, StoredDomain, StoredItem
 from models.checkpoint import LearntThrough
@@ -110,6 +110,8 @@ async def _import_events(
     database: Database, path: Path, data: Dataset, keys: dict[str, int], progress: Progress
 ) -> tuple[int, int]:
     rows = folder.event_rows(path)
+    async with database.read() as connection:
+        keyed = await digests.of_installation(connection)
     accepted = duplicates = 0
     for start in range(0, len(rows), BATCH):
         progress("importing interactions", start / len(rows), {})
@@ -126,7 +128,7 @@ async def _import_events(
             )
             for i, row in enumerate(rows[start : start + BATCH].iter_rows(named=True))
         ]
-        added = await database.transact(_with(interactions.add, batch, time.time()))
+        added = await database.transact(_with(interactions.add, batch, time.time(), keyed))
         accepted += added.accepted
         duplicates += added.duplicates
     progress("importing interactions", 1.0, {})

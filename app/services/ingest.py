@@ -13,7 +13,7 @@ from app.services.exploration import micros
 from app.services.installation import Installation
 from app.services.once import Done, Work
 from app.storage import interactions
-from app.storage.errors import EventConflict
+from app.storage.errors import EventConflict, UserErasing
 from app.storage.records import Added, NamedWrite, NewInteraction
 from models.datasets.schema import Domain
 
@@ -36,21 +36,25 @@ class Posted:
 async def ingest(installation: Installation, posted: Sequence[Posted], write: NamedWrite | None = None) -> Done[Added]:
     """Store a batch, whole or not at all; committed when this returns.
 
-    Raises Problem: validation-error, timestamp-out-of-range, event-id-conflict, each of which names its rows, and what
-    `once.transact` raises.
+    Raises Problem: validation-error, timestamp-out-of-range, event-id-conflict, user-erasing, each of which names its
+    rows, and what `once.transact` raises.
     """
 
     async def prepare() -> Work[Added]:
         snapshot = await installation.fresh()
         now = time.time()
         batch = [_checked(installation, snapshot, event, row, now) for row, event in enumerate(posted)]
-        return lambda connection: interactions.add(connection, batch, now)
+        return lambda connection: interactions.add(connection, batch, now, installation.digests)
 
     try:
         return await once.transact(installation, write, prepare, Added)
     except EventConflict as conflict:
         pointers = [f"/interactions/{row}/event_id" for row in conflict.rows[:20]]
         raise Problem("event-id-conflict", "Nothing of the batch was stored.", pointers=pointers) from None
+    except UserErasing as erasing:
+        rows = [row for row, event in enumerate(posted) if event.user_id in erasing.user_ids]
+        pointers = [f"/interactions/{row}/user_id" for row in rows[:20]]
+        raise Problem("user-erasing", "Nothing of the batch was stored.", pointers=pointers) from None
 
 
 async def withdraw(installation: Installation, event_id: str) -> None:

@@ -24,7 +24,7 @@ from app.services.coalesce import Coalescer
 from app.services.exploration import Policies
 from app.services.learning import Learner
 from app.settings import Settings
-from app.storage import catalogue, deployments, digests, domains, revisions, slates
+from app.storage import catalogue, deployments, digests, domains, erasures, revisions, slates
 from app.storage.database import Database
 from app.storage.digests import Digests
 from app.storage.records import NewSlate, Revisions, StoredDomain
@@ -66,6 +66,8 @@ class Installation:
         self.policies = Policies(self)
         self._exploration = -1
         self._keyring = Keyring()
+        self._erasures = 0
+        self._retired_to = 0
         self._retry_at = math.inf
         self._reloading: asyncio.Task[None] | None = None
         self._counted_at: dict[str, float] = {}
@@ -85,6 +87,7 @@ class Installation:
         async with database.read() as connection:
             number = await revisions.installation_id(connection)
             keyed = await digests.of_installation(connection)
+            retired_to = await erasures.last_key(connection)
         cache: UserStateCache = (
             RedisCache(
                 settings.redis_url,
@@ -96,6 +99,7 @@ class Installation:
             else MemoryCache(settings.cache_max_bytes, settings.cache_ttl_seconds)
         )
         made = cls(settings, database, cache, number, keyed)
+        made._retired_to = retired_to  # a cache that is empty need not forget
         made.batcher.start()
         await made.fresh()
         await made.follow_deployments()
@@ -133,6 +137,9 @@ class Installation:
         if seen.exploration != self._exploration:
             await self.policies.follow()
             self._exploration = max(seen.exploration, self._exploration)
+        if seen.erasures != self._erasures:
+            await self._follow_erasures()
+            self._erasures = max(seen.erasures, self._erasures)
         due = seen.deployments != self._deployments or asyncio.get_running_loop().time() > self._retry_at
         if due and (self._reloading is None or self._reloading.done()):
             self._reloading = asyncio.create_task(self.follow_deployments())
@@ -197,6 +204,12 @@ class Installation:
                     counts[whole.local[position]] = (row.n_ratings, row.sum_ratings, row.n_events)
             self.runtime.count(domain, counts)
         return self.runtime.now
+
+    async def _follow_erasures(self) -> None:
+        async with self.database.read() as connection:
+            found = await erasures.since(connection, self._retired_to)
+        self.cache.retire(erasure.user_key for erasure in found)
+        self._retired_to = max([self._retired_to, *(erasure.key for erasure in found)])
 
     async def _read_revisions(self, group: Sequence[None]) -> Sequence[Revisions]:
         return [await self._watch.read()] * len(group)

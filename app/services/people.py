@@ -9,6 +9,7 @@ from app.services.installation import Installation
 from app.services.once import Done, Work
 from app.storage import evaluations, users
 from app.storage.database import Connection
+from app.storage.errors import UserErasing
 from app.storage.evaluations import Judged
 from app.storage.records import Event, NamedWrite, StoredUser, Written, microseconds
 
@@ -16,12 +17,21 @@ from app.storage.records import Event, NamedWrite, StoredUser, Written, microsec
 async def put(
     installation: Installation, people: Mapping[str, Mapping[str, Any]], write: NamedWrite | None = None
 ) -> Done[Written]:
-    """Put users, id → attributes; attributes replace those there were. Raises what `once.transact` raises."""
+    """Put users, id → attributes; attributes replace those there were.
+
+    Raises Problem (user-erasing), and what `once.transact` raises.
+    """
 
     async def prepare() -> Work[Written]:
         return lambda connection: users.put_many(connection, people)
 
-    return await once.transact(installation, write, prepare, Written)
+    try:
+        return await once.transact(installation, write, prepare, Written)
+    except UserErasing as erasing:
+        rows = [row for row, user_id in enumerate(people) if user_id in erasing.user_ids]
+        # A single user is named by the address, and there is nothing in the body to point at.
+        pointers = {"pointers": [f"/users/{row}/user_id" for row in rows[:20]]} if len(people) > 1 else {}
+        raise Problem("user-erasing", "Nothing was stored.", **pointers) from None
 
 
 async def get(installation: Installation, user_id: str) -> tuple[StoredUser, Sequence[Event]]:
@@ -58,13 +68,3 @@ async def _stored(connection: Connection, user_id: str) -> StoredUser:
     if user is None:
         raise Problem("not-found", "No user has that id.")
     return user
-
-
-async def erase(installation: Installation, user_id: str) -> None:
-    """Delete a user with all interactions and slates. Raises Problem (not-found)."""
-
-    async def work(connection: Connection) -> bool:
-        return await users.delete(connection, user_id)
-
-    if not await installation.database.transact(work):
-        raise Problem("not-found", "No user has that id.")

@@ -3,7 +3,7 @@
 Both go by small steps, a transaction each, so that nobody waits for them; workers that do it at once share the work.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -67,6 +67,11 @@ async def prune(connection: AsyncConnection, before: float, limit: int) -> int:
     old = await connection.execute(_OLD, {"before": microseconds(before), "size": limit})
     slate_ids = [row.slate_id for row in old]
     if slate_ids:
-        await arms.fold_slates(connection, slate_ids)
-        await connection.execute(_FORGET, {"slate_ids": slate_ids})
+        await forget(connection, slate_ids)
     return len(slate_ids)
+
+
+async def forget(connection: AsyncConnection, slate_ids: Sequence[str]) -> None:
+    """Forget slates, which must be locked, with their rewards; what they say of arms goes to the base."""
+    await arms.fold_slates(connection, slate_ids)
+    await connection.execute(_FORGET, {"slate_ids": list(slate_ids)})

@@ -160,6 +160,16 @@ class Database:
             if self.is_sqlite:
                 await engines.set_busy_timeout(connection, self._lock_timeout)
 
+    async def scrub(self) -> bool:
+        """Let nothing that was deleted outlive it in SQLite's log. Whether that was possible: nobody was reading.
+
+        Postgres does so by itself, when it vacuums and recycles its log.
+        """
+        if not self.is_sqlite:
+            return True
+        async with self._turn(), translated(), self._writer.connect() as connection:
+            return await engines.truncate_log(connection, self._lock_timeout)
+
     async def differences(self) -> list[str]:
         """What sets the database apart from the tables that this version works with; empty when it is up to date."""
         async with self.read() as connection:

@@ -61,7 +61,7 @@ def sqlite_writer(url: URL, busy_timeout: float) -> AsyncEngine:
         pool_reset_on_return=None,  # a transaction that was not committed is rolled back when its connection closes
         **_sqlite(busy_timeout),
     )
-    _set_up_sqlite(engine, "PRAGMA foreign_keys=ON", "PRAGMA synchronous=FULL")
+    _set_up_sqlite(engine, "PRAGMA foreign_keys=ON", "PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON")
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Connection) -> None:
@@ -120,6 +120,19 @@ async def set_busy_timeout(connection: AsyncConnection, wait: float) -> None:
     raw = await connection.get_raw_connection()
     assert isinstance(raw.driver_connection, aiosqlite.Connection)
     await raw.driver_connection.execute(f"PRAGMA busy_timeout={_milliseconds(wait)}")
+
+
+async def truncate_log(connection: AsyncConnection, busy_timeout: float) -> bool:
+    """Move all of SQLite's log into the file and empty it, unless somebody reads just now. Whether it was done."""
+    await set_busy_timeout(connection, 0.0)
+    try:
+        raw = await connection.get_raw_connection()
+        assert isinstance(raw.driver_connection, aiosqlite.Connection)
+        async with raw.driver_connection.execute("PRAGMA wal_checkpoint(TRUNCATE)") as cursor:
+            row = await cursor.fetchone()
+        return row is not None and row[0] == 0
+    finally:
+        await set_busy_timeout(connection, busy_timeout)
 
 
 async def take_migration_lock(connection: AsyncConnection) -> None:

@@ -1,6 +1,6 @@
 """What storage has to say when it cannot do as asked."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class StorageUnavailable(Exception):
@@ -44,6 +44,14 @@ class NotShown(Exception):
     def __init__(self, rows: Sequence[int]) -> None:
         super().__init__(f"{len(rows)} rewards are for items that their slates did not show")
         self.rows = list(rows)
+
+
+class UserErasing(Exception):
+    """A write about users who are being erased."""
+
+    def __init__(self, user_ids: Iterable[str]) -> None:
+        self.user_ids = frozenset(user_ids)
+        super().__init__(f"{len(self.user_ids)} users are being erased")  # who they are is not for the log
 
 
 class WriteInFlight(Exception):

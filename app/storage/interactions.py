@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import orjson
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import LargeBinary, String, bindparam, cast, delete, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import catalogue, item_events, rewards, tables, users
+from app.storage import catalogue, item_events, rewards, tables, tombstones, users
 from app.storage.batches import BulkInsert, among
+from app.storage.digests import Digests
 from app.storage.errors import EventConflict
 from app.storage.records import Added, ExportedInteraction, InteractionReward, NewInteraction, microseconds, seconds
 
@@ -34,6 +35,8 @@ _ADD = BulkInsert(
 _DIGESTS = select(_INTERACTIONS.c.event_id, _INTERACTIONS.c.content_digest).where(
     among(_INTERACTIONS.c.event_id, "event_ids")
 )
+# In one statement, which sees one state of the database: an event is either still there, or its tombstone is.
+_KNOWN = _DIGESTS.union_all(select(cast(null(), String), cast(null(), LargeBinary)).where(tombstones.ANY))
 _EXPORT = (
     select(_INTERACTIONS, tables.users.c.user_id, tables.items.c.item_id, tables.domains.c.name.label("domain"))
     .join(tables.users, tables.users.c.key == _INTERACTIONS.c.user_key)
@@ -45,18 +48,24 @@ _EXPORT = (
 )
 
 
-async def add(connection: AsyncConnection, interactions: Sequence[NewInteraction], now: float) -> Added:
+async def add(connection: AsyncConnection, interactions: Sequence[NewInteraction], now: float, keyed: Digests) -> Added:
     """Store a batch. Users and items that nobody has met are created; users' revisions are raised once each.
 
     An event whose id is stored already with the same content, or comes twice in the batch, is a duplicate and not
-    stored again. Raises EventConflict, with nothing stored once the transaction is rolled back, where an id is taken by
-    other content.
+    stored again; nor is one that was erased with its user, or that occurred before its user was. Raises EventConflict
+    where an id is taken by other content, and UserErasing; nothing is stored once the transaction is rolled back.
     """
     digests = [None if event.event_id is None else content_digest(event) for event in interactions]
-    taken = await _digests(connection, (event.event_id for event in interactions if event.event_id is not None))
+    event_ids = [event.event_id for event in interactions if event.event_id is not None]
+    known = (await connection.execute(_KNOWN, {"event_ids": event_ids})).all()
+    taken = {row.event_id: row.content_digest for row in known if row.event_id is not None}
+    any_erased = len(taken) < len(known)
+    late = await _late(connection, interactions, digests, keyed) if any_erased else set()
     fresh: list[int] = []
     conflicts: list[int] = []
     for i, event in enumerate(interactions):
+        if i in late:
+            continue
         if event.event_id is None:
             fresh.append(i)
         elif event.event_id not in taken:
@@ -94,6 +103,26 @@ async def add(connection: AsyncConnection, interactions: Sequence[NewInteraction
     return Added(accepted=len(stored), duplicates=len(interactions) - len(stored))
 
 
+async def _late(
+    connection: AsyncConnection, batch: Sequence[NewInteraction], digests: Sequence[bytes | None], keyed: Digests
+) -> set[int]:
+    """Rows that would bring back what was erased."""
+    users_of = {user_id: tombstones.of_user(keyed, user_id) for user_id in {event.user_id for event in batch}}
+    events = [
+        None if digest is None or event.event_id is None else tombstones.of_event(keyed, event.event_id, digest)
+        for event, digest in zip(batch, digests, strict=True)
+    ]
+    erased = await tombstones.find(connection, [*users_of.values(), *(event for event in events if event)])
+    return {
+        i
+        for i, event in enumerate(batch)
+        if events[i] in erased
+        or (
+            event.occurred_at is not None and microseconds(event.occurred_at) <= erased.get(users_of[event.user_id], -1)
+        )
+    }
+
+
 def _worth(
     batch: Sequence[NewInteraction], item_keys: Mapping[tuple[int, str], int], stored: set[str | None]
 ) -> list[InteractionReward]:
@@ -120,7 +149,7 @@ async def remove(connection: AsyncConnection, event_id: str) -> bool:
     await connection.execute(
         update(tables.users).where(tables.users.c.key == row.user_key).values(revision=revision + 1)
     )
-    await item_events.withdraw(connection, row.item_key)
+    await item_events.withdraw(connection, [row.item_key])
     await rewards.withdraw(connection, event_id)
     return True
 

@@ -1,13 +1,13 @@
 """What users did with items, read from the item's side: for learning the rows of items while serving."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import tables
-from app.storage.batches import among
+from app.storage.batches import BulkInsert, among
 from app.storage.records import Json
 
 TOUCHED_PORTION = 200_000
@@ -45,9 +45,8 @@ _SINCE = {
     .limit(SINCE_PAGE)
     for table in (_INTERACTIONS, _WITHDRAWALS)
 }
+_WITHDRAW = BulkInsert(_WITHDRAWALS, ["item_key"])
 _LAST = {table.name: select(func.max(table.c.key)) for table in (_INTERACTIONS, _WITHDRAWALS)}
-_OF_USER = select(_INTERACTIONS.c.item_key).where(_INTERACTIONS.c.user_key == bindparam("of_user")).distinct()
-_WITHDRAW_ALL = insert(_WITHDRAWALS).from_select(["item_key"], _OF_USER)
 
 
 class ItemEvent(NamedTuple):
@@ -112,11 +111,6 @@ async def last_key(connection: AsyncConnection, log: str = "interactions") -> in
     return int((await connection.execute(_LAST[log])).scalar() or 0)
 
 
-async def withdraw(connection: AsyncConnection, item_key: int) -> None:
-    """Put on record that an event of the item is gone, so that its row is learnt again without it."""
-    await connection.execute(insert(_WITHDRAWALS), {"item_key": item_key})
-
-
-async def withdraw_all(connection: AsyncConnection, user_key: int) -> None:
-    """The same for every item that a user did something with; call it before the events go."""
-    await connection.execute(_WITHDRAW_ALL, {"of_user": user_key})
+async def withdraw(connection: AsyncConnection, item_keys: Iterable[int]) -> None:
+    """Put on record that events of the items are gone, so that their rows are learnt again without them."""
+    await _WITHDRAW(connection, [{"item_key": item_key} for item_key in sorted(set(item_keys))])

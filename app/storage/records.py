@@ -134,6 +134,16 @@ class Added:
 
 
 @dataclass(frozen=True, slots=True)
+class Erasure:
+    """A user who is being forgotten."""
+
+    key: int
+    user_key: int
+    erased_at: float | None = None
+    """When nothing of them was left in the database."""
+
+
+@dataclass(frozen=True, slots=True)
 class NamedWrite:
     """A write that its caller has named, so that it is done once however often it is sent."""
 
@@ -279,6 +289,8 @@ class Revisions:
     """How domains explore."""
     keys: int = 0
     """Who may use the service."""
+    erasures: int = 0
+    """Users to be forgotten."""
 
 
 def microseconds(seconds: float) -> int:

@@ -57,11 +57,9 @@ class Watch:
             self._file.close()
 
 
-def _revisions(values: Mapping[str, int]) -> Revisions:
-    return Revisions(values["catalogue"], values["deployments"], values["exploration"], values["keys"])
-
-
-async def advance(connection: AsyncConnection, name: Literal["catalogue", "deployments", "exploration", "keys"]) -> int:
+async def advance(
+    connection: AsyncConnection, name: Literal["catalogue", "deployments", "exploration", "keys", "erasures"]
+) -> int:
     """Raise a counter by one; its new value.
 
     Others who would raise it wait until this transaction ends. So it comes before the changes it stands for (all
@@ -70,3 +68,8 @@ async def advance(connection: AsyncConnection, name: Literal["catalogue", "deplo
     revisions = tables.revisions
     raised = update(revisions).where(revisions.c.name == name).values(value=revisions.c.value + 1)
     return int((await connection.execute(raised.returning(revisions.c.value))).scalar_one())
+
+
+def _revisions(values: Mapping[str, int]) -> Revisions:
+    names = ("catalogue", "deployments", "exploration", "keys", "erasures")
+    return Revisions(*(values[name] for name in names))

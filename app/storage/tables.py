@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -82,8 +83,10 @@ users = Table(
     Column("user_id", String, nullable=False, unique=True),
     Column("attributes", Object, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("erasing", Boolean, nullable=False, server_default=false()),
     sqlite_autoincrement=True,
 )
+"""`erasing`: the user is being erased; nobody reads or writes them any more."""
 
 interactions = Table(
     "interactions",
@@ -232,3 +235,24 @@ api_keys = Table(
 )
 """Who may use the service. Of a key its SHA-256 is kept; rows stay when it is revoked, so that the service does not
 open to everybody with the last one."""
+
+erasures = Table(
+    "erasures",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("user_key", Key, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+    Column("erased_at", BigInteger),
+    Column("finished_at", BigInteger),
+    sqlite_autoincrement=True,
+)
+"""Users that are to be forgotten, by a key that names nobody any more once they are. `erased_at`: nothing of them is
+left in the database. `finished_at`: nor in a cache, or on its way there."""
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("digest", String, primary_key=True),
+    Column("erased_at", BigInteger, nullable=False, index=True),
+)
+"""Keyed digests of erased users' ids and of their events, so that what is sent late does not bring them back."""

@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, or_, select, tuple_, update
-from sqlalchemy import delete as delete_from
+from sqlalchemy import Row, bindparam, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import arms, item_events, tables
+from app.storage import tables
 from app.storage.batches import BulkInsert
+from app.storage.errors import UserErasing
 from app.storage.records import Event, Json, StoredUser, Written, seconds
 
 _USERS = tables.users
@@ -24,30 +24,15 @@ def _raised(insert: Any) -> Any:
     return insert.on_conflict_do_update(index_elements=["user_id"], set_={"revision": _USERS.c.revision + 1})
 
 
-_PUT = BulkInsert(_USERS, ("user_id", "attributes", "revision"), _with_new_attributes, returning=["revision"])
-_TOUCH = BulkInsert(_USERS, ("user_id", "attributes", "revision"), _raised, returning=["user_id", "key"])
+_COLUMNS = ("user_id", "attributes", "revision")
+_PUT = BulkInsert(_USERS, _COLUMNS, _with_new_attributes, returning=["user_id", "revision", "erasing"])
+_TOUCH = BulkInsert(_USERS, _COLUMNS, _raised, returning=["user_id", "key", "erasing"])
 _GET = select(_USERS.c.key, _USERS.c.user_id, _USERS.c.attributes, _USERS.c.revision).where(
-    _USERS.c.user_id == bindparam("user_id")
+    _USERS.c.user_id == bindparam("user_id"), _USERS.c.erasing.is_(False)
 )
-_LOCK = select(_USERS.c.key).where(_USERS.c.user_id == bindparam("user_id")).with_for_update()
-_OF_EVENTS = tables.rewards.c.interaction_id.in_(
-    select(_INTERACTIONS.c.event_id).where(_INTERACTIONS.c.user_key == bindparam("user_key"))
-)
-_LOCK_SLATES = (
-    select(tables.slates.c.slate_id)
-    .where(
-        or_(
-            tables.slates.c.user_key == bindparam("user_key"),
-            tables.slates.c.slate_id.in_(select(tables.rewards.c.slate_id).where(_OF_EVENTS)),
-        )
-    )
-    .order_by(tables.slates.c.slate_id)
-    .with_for_update()
-)
-_FORGET_EVENTS = update(tables.rewards).where(_OF_EVENTS).values(interaction_id=None)
 _PAGE = (
     select(_USERS.c.key, _USERS.c.user_id, _USERS.c.attributes, _USERS.c.revision)
-    .where(_USERS.c.key > bindparam("after_key"))
+    .where(_USERS.c.key > bindparam("after_key"), _USERS.c.erasing.is_(False))
     .order_by(_USERS.c.key)
     .limit(bindparam("size"))
 )
@@ -64,7 +49,7 @@ _HISTORY_BEFORE = _HISTORY.where(
 
 
 async def get(connection: AsyncConnection, user_id: str) -> StoredUser | None:
-    """The user of that id."""
+    """The user of that id, unless it is being erased."""
     row = (await connection.execute(_GET, {"user_id": user_id})).first()
     return None if row is None else StoredUser(row.key, row.user_id, row.attributes, row.revision)
 
@@ -76,14 +61,14 @@ async def export_since(connection: AsyncConnection, after_key: int, limit: int) 
 
 
 async def put(connection: AsyncConnection, user_id: str, attributes: Json) -> bool:
-    """Create a user or replace the attributes. Whether the user was created."""
+    """Create a user or replace the attributes. Whether the user was created. Raises UserErasing."""
     return (await put_many(connection, {user_id: attributes})).created == 1
 
 
 async def put_many(connection: AsyncConnection, users: Mapping[str, Json]) -> Written:
-    """`put` for many."""
+    """`put` for many. Raises UserErasing, which names whom it is about."""
     rows = [{"user_id": user_id, "attributes": dict(users[user_id]), "revision": 1} for user_id in sorted(users)]
-    revisions = [row.revision for row in await _PUT(connection, rows)]
+    revisions = [row.revision for row in _none_erasing(await _PUT(connection, rows))]
     return Written(created=revisions.count(1), updated=len(revisions) - revisions.count(1))
 
 
@@ -91,28 +76,10 @@ async def touch(connection: AsyncConnection, user_ids: Sequence[str]) -> dict[st
     """Raise the revisions of users, creating those who are not there; their keys.
 
     The users stay locked until the transaction ends. They are locked in order of their ids, so that two batches with
-    the same users never wait for each other in a circle.
+    the same users never wait for each other in a circle. Raises UserErasing, which names whom it is about.
     """
     rows = [{"user_id": user_id, "attributes": {}, "revision": 1} for user_id in sorted(set(user_ids))]
-    return {row.user_id: row.key for row in await _TOUCH(connection, rows)}
-
-
-async def delete(connection: AsyncConnection, user_id: str) -> bool:
-    """Delete a user with all interactions and slates. Whether there was one.
-
-    What their slates say of items goes to the base of the arms. A reward that an interaction of theirs gave to a slate
-    of nobody stays, without the event's id.
-    """
-    user_key = (await connection.execute(_LOCK, {"user_id": user_id})).scalar()
-    if user_key is None:
-        return False
-    # Slates before rewards and arms, as all who write to these do.
-    await connection.execute(_LOCK_SLATES, {"user_key": user_key})
-    await connection.execute(_FORGET_EVENTS, {"user_key": user_key})
-    await item_events.withdraw_all(connection, user_key)
-    await arms.fold(connection, "slates.user_key = :user_key", {"user_key": user_key})
-    deleted = delete_from(_USERS).where(_USERS.c.user_id == user_id).returning(_USERS.c.key)
-    return (await connection.execute(deleted)).first() is not None
+    return {row.user_id: row.key for row in _none_erasing(await _TOUCH(connection, rows))}
 
 
 async def history(
@@ -143,6 +110,14 @@ async def history(
         last = {"before_time": page[-1].occurred_at, "before_key": page[-1].key}
         page = (await connection.execute(_HISTORY_BEFORE, {"user_key": user_key, "size": limit, **last})).all()
     return [_event(row) for row in reversed(newest_first[:limit])]
+
+
+def _none_erasing(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    # Read from the rows that were locked: whoever began to erase one before us has committed that by now.
+    erasing = [row.user_id for row in rows if row.erasing]
+    if erasing:
+        raise UserErasing(erasing)
+    return rows
 
 
 def _event(row: Row[Any]) -> Event:

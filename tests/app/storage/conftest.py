@@ -2,8 +2,9 @@
 
 import pytest
 
-from app.storage import domains
+from app.storage import domains, erasures
 from app.storage.database import Database
+from app.storage.digests import Digests
 from app.storage.records import NewDomain, StoredDomain
 from models.datasets.schema import Kind
 
@@ -26,3 +27,17 @@ async def put_domain(database: Database, name: str) -> StoredDomain:
         found = await domains.get(connection, name)
     assert found is not None
     return found
+
+
+DIGESTS = Digests(bytes(32))
+
+
+async def erase(database: Database, user_id: str, now: float = NOW) -> bool:
+    """Erase a user by steps of two rows. Whether there was one."""
+    erasure = await database.transact(lambda connection: erasures.start(connection, user_id, DIGESTS, now))
+    if erasure is None:
+        return False
+    key = erasure.user_key
+    while not await database.transact(lambda connection: erasures.step(connection, key, DIGESTS, now, size=2)):
+        pass
+    return True

@@ -20,7 +20,7 @@ from app.storage.records import (
     ShownItem,
     StoredDomain,
 )
-from tests.app.storage.conftest import NOW
+from tests.app.storage.conftest import DIGESTS, NOW, erase
 
 POLICIES = ("greedy", "thompson")
 Totals = dict[int, ArmCounts]
@@ -31,7 +31,7 @@ async def item_keys(database: Database, movies: StoredDomain) -> list[int]:
     """Keys of the items i0 … i9."""
     async with database.write() as connection:
         await interactions.add(
-            connection, [NewInteraction("seed", movies.key, f"i{i}", value=3.0) for i in range(10)], NOW
+            connection, [NewInteraction("seed", movies.key, f"i{i}", value=3.0) for i in range(10)], NOW, DIGESTS
         )
         rows = await connection.execute(select(tables.items.c.key).order_by(tables.items.c.item_id))
         return [row.key for row in rows]
@@ -132,7 +132,7 @@ async def test_an_interaction_with_a_shown_item_is_a_reward_until_it_is_taken_ba
         NewInteraction("ada", movies.key, "i1", "view", None, event_id="e5", slate_id=one.slate_id),
     ]
     for accepted in (5, 0):
-        added = await database.transact(lambda connection: interactions.add(connection, events, NOW))
+        added = await database.transact(lambda connection: interactions.add(connection, events, NOW, DIGESTS))
         assert added.accepted == accepted
         assert (await totals(database, movies))[item_keys[0]] == ArmCounts(1, 1, 12)
     expected = [ArmCounts(1, 1, 5), ArmCounts(1, 0, 0)]
@@ -201,9 +201,9 @@ async def test_an_erased_user_leaves_counts_and_nothing_else(
     event = NewInteraction(
         "ada", movies.key, "i0", "click", None, event_id="secret", slate_id=nobodys.slate_id, reward_micros=4
     )
-    await database.transact(lambda connection: interactions.add(connection, [event], NOW))
+    await database.transact(lambda connection: interactions.add(connection, [event], NOW, DIGESTS))
     before = await totals(database, movies)
-    assert await database.transact(lambda connection: users.delete(connection, "ada"))
+    assert await erase(database, "ada")
     assert await totals(database, movies) == before
     await check(database)
     async with database.read() as connection:
@@ -272,7 +272,7 @@ async def test_eight_writers_leave_exact_counts(
             slate_id=one.slate_id,
             reward_micros=0,
         )
-        await database.transact(lambda connection: interactions.add(connection, [event], NOW))
+        await database.transact(lambda connection: interactions.add(connection, [event], NOW, DIGESTS))
         await database.transact(lambda connection: interactions.remove(connection, name))
 
     async def write(number: int) -> None:
@@ -288,7 +288,7 @@ async def test_eight_writers_leave_exact_counts(
             elif what < 0.95:
                 await database.transact(lambda connection: ageing.settle(connection, {}, NOW + 10, 3))
             else:
-                await database.transact(lambda connection: users.delete(connection, f"gone{number}"))
+                await erase(database, f"gone{number}")
 
     await asyncio.gather(*(write(number) for number in range(8)))
     await check(database)

@@ -7,7 +7,7 @@ import pytest
 from app.storage import catalogue, interactions, revisions
 from app.storage.database import Database
 from app.storage.records import ItemCounts, NewInteraction, NewItem, StoredDomain, StoredItem, Written
-from tests.app.storage.conftest import NOW
+from tests.app.storage.conftest import DIGESTS, NOW
 
 AWKWARD_IDS = [
     "'; DROP TABLE items; --",
@@ -154,7 +154,7 @@ async def test_add_missing_overwrites_nothing_that_is_known(database: Database, 
 
 async def test_add_missing_fills_in_what_was_known_by_its_id_only(database: Database, movies: StoredDomain) -> None:
     async with database.write() as connection:
-        await interactions.add(connection, [NewInteraction("alice", movies.key, "heat", "click")], NOW)
+        await interactions.add(connection, [NewInteraction("alice", movies.key, "heat", "click")], NOW, DIGESTS)
     given = [NewItem("heat", "Heat", {"year": 1995}), NewItem("alien", "Alien")]
     start = await revision(database)
     assert await add_missing(database, movies, *given) == 2
@@ -237,7 +237,7 @@ async def test_putting_and_meeting_the_same_items_at_once(database: Database, mo
     async def user(name: str) -> None:
         events = [NewInteraction(name, movies.key, item_id, "click") for item_id in ids]
         async with database.write() as connection:
-            await interactions.add(connection, events, NOW)
+            await interactions.add(connection, events, NOW, DIGESTS)
 
     await asyncio.gather(*(operator() for _ in range(4)), *(user(f"u{i}") for i in range(4)))
     assert sorted(await listed(database, movies)) == sorted(ids)
@@ -259,7 +259,7 @@ async def test_counts_are_those_of_standing_ratings_and_of_all_events(
         NewInteraction("bob", books.key, "heat", value=1.0, occurred_at=NOW - 5),
     ]
     async with database.write() as connection:
-        await interactions.add(connection, events, NOW)
+        await interactions.add(connection, events, NOW, DIGESTS)
     async with database.read() as connection:
         keys = await catalogue.keys_of(connection, movies.key, ["heat", "alien"])
         counts = await catalogue.counts(connection, movies.key)

@@ -10,12 +10,12 @@ from app.storage import catalogue, interactions, revisions, users
 from app.storage.database import Database
 from app.storage.errors import EventConflict
 from app.storage.records import Added, ExportedInteraction, NewInteraction, StoredDomain
-from tests.app.storage.conftest import NOW
+from tests.app.storage.conftest import DIGESTS, NOW
 
 
 async def add(database: Database, *batch: NewInteraction, now: float = NOW) -> Added:
     async with database.write() as connection:
-        return await interactions.add(connection, batch, now)
+        return await interactions.add(connection, batch, now, DIGESTS)
 
 
 async def everything(database: Database) -> Sequence[ExportedInteraction]:

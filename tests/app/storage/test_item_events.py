@@ -3,7 +3,7 @@
 from app.storage import catalogue, interactions, item_events, users
 from app.storage.database import Database
 from app.storage.records import NewInteraction, StoredDomain
-from tests.app.storage.conftest import NOW
+from tests.app.storage.conftest import DIGESTS, NOW, erase
 
 
 async def rate(database: Database, domain: StoredDomain, *rows: tuple[str, str, float]) -> None:
@@ -13,7 +13,7 @@ async def rate(database: Database, domain: StoredDomain, *rows: tuple[str, str, 
         for user, item, ago in rows
     ]
     async with database.write() as connection:
-        await interactions.add(connection, batch, NOW)
+        await interactions.add(connection, batch, NOW, DIGESTS)
 
 
 async def key_of(database: Database, domain: StoredDomain, item_id: str) -> int:
@@ -59,7 +59,7 @@ async def test_what_is_taken_back_or_erased_is_told_of(database: Database, movie
     async with database.write() as connection:
         assert await interactions.remove(connection, "ada-heat")
         assert not await interactions.remove(connection, "ada-heat")
-        assert await users.delete(connection, "bob")
+    assert await erase(database, "bob")
     async with database.read() as connection:
         gone = [item_key for _, item_key in await item_events.since(connection, "withdrawals", 0)]
         assert await item_events.of_item(connection, heat, 10) == []

@@ -10,6 +10,7 @@ from app.storage import (
     catalogue,
     deployments,
     domains,
+    erasures,
     evaluations,
     interactions,
     item_events,
@@ -20,7 +21,7 @@ from app.storage import (
 )
 from app.storage.database import Database
 from app.storage.records import InteractionReward, NewDomain, NewInteraction, NewItem, StoredDomain
-from tests.app.storage.conftest import NOW
+from tests.app.storage.conftest import DIGESTS, NOW
 
 
 def batch(domain: StoredDomain, number: int) -> list[NewInteraction]:
@@ -32,8 +33,8 @@ def batch(domain: StoredDomain, number: int) -> list[NewInteraction]:
 
 async def everyday_requests(connection: AsyncConnection, domain: StoredDomain) -> None:
     await revisions.read(connection)
-    await interactions.add(connection, batch(domain, 10_000), NOW)
-    await interactions.add(connection, batch(domain, 10_000), NOW)
+    await interactions.add(connection, batch(domain, 10_000), NOW, DIGESTS)
+    await interactions.add(connection, batch(domain, 10_000), NOW, DIGESTS)
     await interactions.remove(connection, "e10000-7")
     user = await users.get(connection, "u10000-1")
     assert user is not None
@@ -55,7 +56,11 @@ async def everyday_requests(connection: AsyncConnection, domain: StoredDomain) -
     await catalogue.items_since(connection, 1_000_000)
     await catalogue.list_items(connection, domain.key, 10, cursor=5)
     await catalogue.delete_item(connection, domain.key, "i1")
-    await users.delete(connection, "u10000-2")
+    erasure = await erasures.start(connection, "u10000-2", DIGESTS, NOW)
+    assert erasure is not None
+    while not await erasures.step(connection, erasure.user_key, DIGESTS, NOW):
+        pass
+    await interactions.add(connection, batch(domain, 10_000), NOW, DIGESTS)
     await deployments.wanted(connection)
 
 
@@ -89,7 +94,7 @@ async def test_postgres_keeps_no_plan_made_for_tables_that_were_empty(postgres_u
     domain = await _filled(database, n_batches=10)  # after five executions Postgres would keep a plan
     async with database.write() as connection:
         many = [interaction for number in range(100, 400) for interaction in batch(domain, number)]
-        await interactions.add(connection, many, NOW)
+        await interactions.add(connection, many, NOW, DIGESTS)
     async with database.write() as connection:
         before = await _rows_scanned(connection)
         await everyday_requests(connection, domain)
@@ -110,5 +115,5 @@ async def _filled(database: Database, n_batches: int) -> StoredDomain:
     assert domain is not None
     for number in range(n_batches):
         async with database.write() as connection:
-            await interactions.add(connection, batch(domain, number), NOW)
+            await interactions.add(connection, batch(domain, number), NOW, DIGESTS)
     return domain

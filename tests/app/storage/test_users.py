@@ -7,7 +7,7 @@ from sqlalchemy import func, select
 from app.storage import interactions, slates, tables, users
 from app.storage.database import Database
 from app.storage.records import Event, NewInteraction, NewSlate, StoredDomain, StoredUser, Written
-from tests.app.storage.conftest import NOW
+from tests.app.storage.conftest import DIGESTS, NOW, erase
 
 
 async def put(database: Database, user_id: str, **attributes: Any) -> bool:
@@ -24,7 +24,7 @@ async def get(database: Database, user_id: str) -> StoredUser:
 
 async def add(database: Database, *events: NewInteraction) -> None:
     async with database.write() as connection:
-        await interactions.add(connection, events, NOW)
+        await interactions.add(connection, events, NOW, DIGESTS)
 
 
 async def history(database: Database, user_id: str, limit: int = 100) -> list[Event]:
@@ -83,9 +83,8 @@ async def test_a_deleted_user_leaves_no_row_and_the_key_is_never_used_again(
     alice, bob = await get(database, "alice"), await get(database, "bob")
     shown = [NewSlate(slates.new_slate_id(NOW), user.key, movies.key, NOW, {}, [], []) for user in (alice, bob)]
     await slates.log(database, shown)
-    async with database.write() as connection:
-        assert await users.delete(connection, "bob")
-        assert not await users.delete(connection, "bob")
+    assert await erase(database, "bob")
+    assert not await erase(database, "bob")
     async with database.read() as connection:
         for table in (tables.interactions, tables.slates):
             owners = await connection.execute(select(table.c.user_key, func.count()).group_by(table.c.user_key))
