@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match
 
+from app.engine.deadline import DeadlinePassed
 from app.storage.errors import StorageUnavailable
 
 log = structlog.get_logger()
@@ -62,6 +63,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "storage-unavailable": ProblemType(503, "The database does not answer."),
     "model-unavailable": ProblemType(503, "No recommender can answer now."),
     "draining": ProblemType(503, "The service is shutting down."),
+    "deadline-exceeded": ProblemType(504, "There is no answer in time."),
 }
 
 RETRY_AFTER = {
@@ -105,6 +107,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Problem, _on_problem)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(DeadlinePassed, _on_deadline_passed)
     app.add_exception_handler(StorageUnavailable, _on_storage_unavailable)
     app.add_exception_handler(Exception, _on_crash)
 
@@ -143,6 +146,10 @@ async def _on_storage_unavailable(request: Request, error: Exception) -> Respons
     return problem_response(
         "storage-unavailable", "It may or may not have been stored: send it again with the same event ids."
     )
+
+
+async def _on_deadline_passed(request: Request, error: Exception) -> Response:
+    return problem_response("deadline-exceeded")
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:

@@ -10,8 +10,10 @@ from fastapi import FastAPI
 
 from app import __version__, errors
 from app.api import admin, catalogue, exploration, health, interactions, page, recommendations, rewards, users
+from app.api.draining import LastAnswers, readiness_first
 from app.api.middleware import RequestLimits
 from app.api.problems import describe
+from app.api.shedding import LoadShedding
 from app.services.deploy import Deployments
 from app.services.installation import Installation
 from app.services.upkeep import Upkeep
@@ -45,7 +47,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
                 domains=sorted(installation.runtime.now.domains),
                 device=str(settings.torch_device),
             )
-            yield
+            with readiness_first(installation.leave, settings.drain_seconds):
+                yield
         finally:
             await upkeep.close()
             await installation.close()
@@ -62,5 +65,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     describe(app)
     for module in (recommendations, interactions, rewards, catalogue, users, admin, exploration, health, page):
         app.include_router(module.router)
+    app.add_middleware(LoadShedding, settings=settings)
+    app.add_middleware(LastAnswers, ready=lambda: app.state.installation.ready)
     app.add_middleware(RequestLimits, settings=settings)
     return app

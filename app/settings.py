@@ -42,7 +42,17 @@ class Settings(BaseSettings):
     max_batch: int = Field(64, ge=1)
     """Requests that are computed together at most."""
     max_queue: int = Field(512, ge=1)
-    """Requests that may wait for computation before further ones are refused with 503."""
+    """Requests that may wait for their turn before further ones are refused with 503."""
+    max_working: int = Field(64, ge=1)
+    """Requests that one worker works on together at most; fewer where they delay each other too much."""
+    max_wait_seconds: float = Field(0.5, gt=0)
+    """Time that a request of a burst may wait for its turn before it is refused with 503. Under lasting overload a
+    tenth of it, which is also the delay that requests may cause each other."""
+    deadline_seconds: float = Field(10.0, gt=0)
+    """Time in which a request is answered, or with 504; admin calls may take longer."""
+    drain_seconds: float = Field(3.0, ge=0)
+    """Pause after SIGTERM in which `/readyz` says 503 and requests are still answered, before the listener closes. To
+    be longer than the time between two looks of whatever distributes requests."""
     max_history: int = Field(200, ge=1)
     """Interactions of a user, the newest ones, that count as evidence."""
     max_body_bytes: int = Field(1024 * 1024, ge=1024)

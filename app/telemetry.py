@@ -28,6 +28,17 @@ QUEUE_LENGTH = Gauge("warmstart_queue_length", "Questions that wait for computat
 STATES = Counter("warmstart_user_states_total", "User states, by where they came from.", ["source"])
 FALLBACKS = Counter("warmstart_fallbacks_total", "Answers without any checkpoint.", ["domain"])
 RELOADS = Counter("warmstart_reloads_total", "Checkpoints taken into service, and those that could not be.", ["result"])
+REFUSED = Counter("warmstart_refused_total", "Requests refused because of too many others, by why.", ["reason"])
+CONCURRENCY_LIMIT = Gauge(
+    "warmstart_concurrency_limit", "Requests that may be worked on together.", multiprocess_mode="livesum"
+)
+REQUESTS_IN_PROGRESS = Gauge(
+    "warmstart_requests_in_progress", "Requests that are worked on.", multiprocess_mode="livesum"
+)
+REQUESTS_WAITING = Gauge(
+    "warmstart_requests_waiting", "Requests that wait for their turn.", multiprocess_mode="livesum"
+)
+DEADLINES_PASSED = Counter("warmstart_deadlines_passed_total", "Requests that were not answered in time.")
 ITEMS_LEARNT = Counter("warmstart_item_rows_learnt_total", "Rows of items that changed by what came in about them.")
 ITEMS_TO_LEARN = Gauge(
     "warmstart_items_to_learn", "Items whose rows are to be learnt again.", multiprocess_mode="livesum"

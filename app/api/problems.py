@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
 from app.api.access import ACCESS, Access
+from app.api.shedding import has_deadline
 from app.errors import PROBLEMS
 
 KEY = "key"
@@ -75,6 +76,8 @@ def describe(app: FastAPI) -> None:
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
                 _say_who_may(operation, ACCESS[f"{method.upper()} {path}"])
+                if has_deadline(path):
+                    operation["responses"].setdefault("504", problems(504)[504])
         for model in (ProblemOut, FieldError):
             schema = model.model_json_schema(ref_template=REFERENCE)
             schema.pop("$defs", None)

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from app.engine.answering import Answer, Question, answer
+from app.engine.deadline import DEADLINE, DeadlinePassed
 from app.telemetry import BATCH_SECONDS, BATCH_SIZE, QUEUE_LENGTH
 
 
@@ -25,7 +26,7 @@ class Batcher:
     def __init__(self, max_batch: int, max_queue: int) -> None:
         self.max_batch = max_batch
         self.max_queue = max_queue
-        self._waiting: deque[tuple[Question, asyncio.Future[Answer]]] = deque()
+        self._waiting: deque[tuple[Question, float, asyncio.Future[Answer]]] = deque()
         self._some = threading.Condition()
         self._closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -45,13 +46,16 @@ class Batcher:
             self._thread.join()
 
     async def ask(self, question: Question) -> Answer:
-        """The answer to a question. Raises QueueFull where too many wait."""
+        """The answer to a question. Raises QueueFull where too many wait, DeadlinePassed where it would come too late.
+
+        What came too late is not computed.
+        """
         assert self._loop is not None
         future: asyncio.Future[Answer] = self._loop.create_future()
         with self._some:
             if len(self._waiting) >= self.max_queue:
                 raise QueueFull
-            self._waiting.append((question, future))
+            self._waiting.append((question, DEADLINE.get(), future))
             self._some.notify()
         return await future
 
@@ -64,7 +68,19 @@ class Batcher:
                     return
                 batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self.max_batch))]
                 QUEUE_LENGTH.set(len(self._waiting))
-            self._compute([(question, future) for question, future in batch if not future.cancelled()])
+            self._compute(self._in_time(batch))
+
+    def _in_time(
+        self, batch: list[tuple[Question, float, "asyncio.Future[Answer]"]]
+    ) -> list[tuple[Question, "asyncio.Future[Answer]"]]:
+        """Those of the batch that somebody still waits for; the others are told."""
+        assert self._loop is not None
+        now = time.monotonic()
+        late = [future for _, deadline, future in batch if deadline < now]
+        if late:
+            self._loop.call_soon_threadsafe(_deliver, late, [DeadlinePassed() for _ in late])
+        wanted = [(question, future) for question, deadline, future in batch if deadline >= now]
+        return [(question, future) for question, future in wanted if not future.cancelled()]
 
     def _compute(self, batch: list[tuple[Question, "asyncio.Future[Answer]"]]) -> None:
         assert self._loop is not None

@@ -112,6 +112,10 @@ class Installation:
         self.learner.start()
         self.ready = True
 
+    def leave(self) -> None:
+        """Say that no more requests should come; those that do are answered all the same."""
+        self.ready = False
+
     async def close(self) -> None:
         """Finish what is under way and let go of everything."""
         self.ready = False

@@ -10,6 +10,7 @@ import numpy as np
 from app.engine.answering import Answer, Indices, PartAnswer, Question
 from app.engine.batching import QueueFull
 from app.engine.catalogue import Shelf
+from app.engine.deadline import in_time
 from app.engine.policies.choose import Plan, digest_of
 from app.engine.policies.settings import Exploration
 from app.engine.policies.slots import Choice
@@ -86,6 +87,7 @@ async def recommend(
     )
     answer = await _ask(installation, question)
     await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
+    in_time()
     now = time.time()
     slate_id = slates.new_slate_id(now)
     parts = _parts(domain, answer, gathered)

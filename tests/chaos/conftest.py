@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.lives import Nursery, nursery
+from tests.e2e.conftest import backing
+
+__all__ = ["backing", "services"]
 
 HERE = Path(__file__).parent
 

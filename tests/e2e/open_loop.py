@@ -26,6 +26,8 @@ class Job(BaseModel):
     seconds: float
     connections: int = 64
     """Requests that may be under way; more wait, and their waiting counts."""
+    keep_bodies: bool = True
+    """Whether the bodies of answers with status 200 are kept."""
 
 
 class Answer(BaseModel):
@@ -36,6 +38,8 @@ class Answer(BaseModel):
     status: int
     """0 where the connection broke."""
     body: str
+    retry_after: str
+    """The header; empty where there was none."""
     due: float
     """When it had to leave."""
     sent: float
@@ -86,12 +90,20 @@ async def send_all(job: Job) -> Answers:
         connection = await free.get()
         sent = time.monotonic()
         try:
-            status, body = await _exchange(connection, requests[n % len(requests)])
+            status, retry_after, body = await _exchange(connection, requests[n % len(requests)])
         except (OSError, asyncio.IncompleteReadError):
-            status, body = 0, b""
+            status, retry_after, body = 0, "", b""
         done = time.monotonic()
         free.put_nowait(connection)
-        return Answer(request=n % len(requests), status=status, body=body.decode(), due=due, sent=sent, done=done)
+        return Answer(
+            request=n % len(requests),
+            status=status,
+            body=body.decode() if job.keep_bodies or status != 200 else "",
+            retry_after=retry_after,
+            due=due,
+            sent=sent,
+            done=done,
+        )
 
     tasks = []
     for n in range(round(job.rate * job.seconds)):
@@ -101,12 +113,16 @@ async def send_all(job: Job) -> Answers:
     return Answers(answers=await asyncio.gather(*tasks))
 
 
-async def _exchange(connection: Connection, request: bytes) -> tuple[int, bytes]:
+async def _exchange(connection: Connection, request: bytes) -> tuple[int, str, bytes]:
     reader, writer = connection
     writer.write(request)
     head = (await reader.readuntil(b"\r\n\r\n")).lower()
-    length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-    return int(head.split(maxsplit=2)[1]), await reader.readexactly(length)
+    length = int(_header(head, b"content-length") or 0)
+    return int(head.split(maxsplit=2)[1]), _header(head, b"retry-after"), await reader.readexactly(length)
+
+
+def _header(head: bytes, name: bytes) -> str:
+    return head.partition(b"\r\n" + name + b":")[2].partition(b"\r\n")[0].strip().decode()
 
 
 def _request(path: str, body: bytes) -> bytes:

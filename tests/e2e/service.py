@@ -74,14 +74,16 @@ def serving(
     log: Path,
     *,
     environment: Mapping[str, str] | None = None,
+    port: int | None = None,
     ready: str = "/readyz",
     timeout: float = READY_SECONDS,
 ) -> Iterator[Server]:
-    """A server while the block lasts; `{port}` in `command` stands for the port that it is to take.
+    """A server while the block lasts; `{port}` in `command` stands for the port that it is to take, a free one unless
+    it is given.
 
     Raises NotReady where `ready` is not answered with 200 in time.
     """
-    port = free_port()
+    port = port or free_port()
     started = time.monotonic()
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -102,19 +104,20 @@ def serving(
 
 @contextmanager
 def warmstart(
-    data_dir: Path, *, command: str = "serve", timeout: float = READY_SECONDS, **settings: Any
+    data_dir: Path, *, command: str = "serve", port: int | None = None, timeout: float = READY_SECONDS, **settings: Any
 ) -> Iterator[Server]:
     """`warmstart serve` (or another `command` that serves); `settings` as for `settings_as_environment`."""
     data_dir.mkdir(parents=True, exist_ok=True)
     environment = settings_as_environment(data_dir, **settings)
     run = [*COMMAND, command, "--port", "{port}"]
-    with serving(run, data_dir / "service.log", environment=environment, timeout=timeout) as server:
+    with serving(run, data_dir / "service.log", environment=environment, port=port, timeout=timeout) as server:
         yield server
 
 
 def settings_as_environment(data_dir: Path, **settings: Any) -> dict[str, str]:
-    """Settings of the service as environment variables: `workers=2` is WARMSTART_WORKERS=2."""
-    given = {"data_dir": data_dir, **settings}
+    """Settings of the service as environment variables: `workers=2` is WARMSTART_WORKERS=2. Nobody is told of its end
+    beforehand, unless they say so."""
+    given = {"data_dir": data_dir, "drain_seconds": 0, **settings}
     return {f"WARMSTART_{name.upper()}": str(value) for name, value in given.items()}
 
 

@@ -1,0 +1,153 @@
+"""How many requests are worked on at a time, and what becomes of the others: overload is shed, not suffered.
+
+Requests that are worked on together delay each other. `Limit` learns how many may be by that delay, up one step and
+down by a share as TCP does: answers are compared with the quickest lately of their kind, so a slow route counts as slow
+and not as overload. It is the estimate of TCP Vegas (Brakmo and Peterson, 1995) with a target in seconds.
+
+The others wait, a bounded number of them and for a bounded time. A burst waits in order. Where the line has not been
+empty for as long as anybody may wait it is no burst: then the newest goes first and patience is short, for the old ones
+are about to give up anyway. That is controlled delay with adaptive LIFO (Maurer, "Fail at Scale", ACM Queue 2015).
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from statistics import median
+
+from app.telemetry import CONCURRENCY_LIMIT, REFUSED, REQUESTS_IN_PROGRESS, REQUESTS_WAITING
+
+START = 16
+"""Requests that may be worked on together at first."""
+FLOOR = 4
+"""Requests that may always be: one is computed, others are on their way to it and from it."""
+SHORT = 0.1
+"""Share of the patience with a burst: patience while overloaded, and the delay that requests may cause each other."""
+WINDOW_SECONDS = 0.1
+WINDOW_ANSWERS = 10
+"""The limit moves at most this often, and by no fewer answers."""
+FORGET_PER_SECOND = 0.02
+"""Share by which the quickest answer of a kind is thought to be slower with each second that brings none as quick."""
+
+
+class Refused(Exception):
+    """More requests than can be answered in time."""
+
+
+class Limit:
+    """The number of requests that may be worked on together, learnt from how long they take."""
+
+    def __init__(self, ceiling: int, target: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._ceiling = ceiling
+        self._target = target
+        self._floor = float(min(FLOOR, ceiling))
+        self._value = float(min(START, ceiling))
+        self._quickest: dict[str, tuple[float, float]] = {}
+        self._delays: list[float] = []
+        self._reached = False
+        self._since = clock()
+
+    @property
+    def value(self) -> int:
+        """Requests that may be worked on together."""
+        return int(self._value)
+
+    def reached(self) -> None:
+        """Tell that a request had to wait."""
+        self._reached = True
+
+    def observe(self, kind: str, seconds: float) -> None:
+        """Tell how long a request of a kind took."""
+        now = self._clock()
+        quickest, when = self._quickest.get(kind, (seconds, now))
+        quickest = min(seconds, quickest * (1 + FORGET_PER_SECOND * (now - when)))
+        self._quickest[kind] = quickest, now
+        self._delays.append(seconds - quickest)
+        if len(self._delays) >= WINDOW_ANSWERS and now >= self._since + WINDOW_SECONDS:
+            if median(self._delays) > self._target:
+                self._value = max(self._floor, 0.8 * self._value)
+            elif self._reached:
+                self._value = min(float(self._ceiling), self._value + max(1.0, 0.1 * self._value))
+            self._delays.clear()
+            self._reached = False
+            self._since = now
+
+
+class Admission:
+    """The door of one worker: `await enter()` before the work, `leave()` after it, whatever came of it."""
+
+    def __init__(
+        self, max_working: int, max_waiting: int, patience: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`patience` is the time in seconds for which a request of a burst may wait."""
+        self.limit = Limit(max_working, SHORT * patience, clock)
+        self._max_waiting = max_waiting
+        self._patience = patience
+        self._clock = clock
+        self._working = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._empty_at = clock()
+        CONCURRENCY_LIMIT.set(self.limit.value)
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether requests have been waiting for longer than a burst takes."""
+        return bool(self._waiting) and self._clock() > self._empty_at + self._patience
+
+    async def enter(self) -> None:
+        """Wait for a turn. Raises Refused where too many wait, or this one has for too long."""
+        if self._working < self.limit.value and not self._waiting:
+            self._work(1)
+            return
+        self.limit.reached()
+        overloaded = self.overloaded
+        if overloaded and len(self._waiting) >= self.limit.value:
+            self._refuse(self._waiting[0], "too long")  # it would have to wait for all those that came later
+        elif len(self._waiting) >= self._max_waiting:
+            REFUSED.labels("too many").inc()
+            raise Refused
+        if not self._waiting:
+            self._empty_at = self._clock()
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        REQUESTS_WAITING.set(len(self._waiting))
+        patience = SHORT * self._patience if overloaded else self._patience
+        timer = asyncio.get_running_loop().call_later(patience, self._refuse, turn, "too long")
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._work(-1)
+                self._next()
+            elif turn in self._waiting:
+                self._waiting.remove(turn)
+            raise
+        finally:
+            timer.cancel()
+
+    def leave(self, kind: str, seconds: float) -> None:
+        """Give the turn to another. `seconds` is how long the work took, `kind` what it is to be compared with."""
+        self._work(-1)
+        self.limit.observe(kind, seconds)
+        CONCURRENCY_LIMIT.set(self.limit.value)
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and self._working < self.limit.value:
+            turn = self._waiting.pop() if self.overloaded else self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                self._work(1)
+        REQUESTS_WAITING.set(len(self._waiting))
+
+    def _refuse(self, turn: asyncio.Future[None], reason: str) -> None:
+        if not turn.done():
+            self._waiting.remove(turn)
+            REQUESTS_WAITING.set(len(self._waiting))
+            REFUSED.labels(reason).inc()
+            turn.set_exception(Refused())
+
+    def _work(self, change: int) -> None:
+        self._working += change
+        REQUESTS_IN_PROGRESS.set(self._working)

@@ -1,0 +1,219 @@
+"""What becomes of five times as many requests as can be answered? `python -m tests.chaos.overload [--seconds 60]`.
+
+One service with four parts of MovieLens-100K. Its capacity is measured first, then requests arrive at fixed rates
+around it: the peak is the most good answers a second at any of them. Then they arrive at five times the capacity. Good
+answers must go on at 80 % of the peak, their 99th percentile may at most double, whatever is refused must say when to
+come again, and somebody who looks whether the service is alive must hear so within 100 ms.
+"""
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from benchmarks import closed_loop
+from models.datasets.fetch import fetch
+from tests.chaos.arms import postgres
+from tests.e2e.movies import Movies, prepare
+from tests.e2e.open_loop import Answer, Job, Load
+from tests.e2e.reload_under_load import PATH, questions
+from tests.e2e.service import Server, warmstart
+
+EXPLORATION = {"policy": "thompson", "samples": 1000}
+"""Requests that cost the service much more than they cost the generator, which shares the machine with it."""
+PARTS = ("content", "bayes-a", "maml", "ease")
+AROUND = (0.5, 0.8, 1.0, 1.2)
+"""Rates, in shares of the capacity, among which the peak is looked for before the overload."""
+AFTER = (0.8, 1.0)
+"""And after it, so that a machine that becomes busier or quieter meanwhile does not decide."""
+OVERLOAD = 5.0
+LOOK_SECONDS = 0.1
+"""Pause between two looks at `/livez`."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """What was seen at one rate."""
+
+    share: float
+    """Of the capacity."""
+    rate: float
+    answers: Sequence[Answer]
+    seconds: float
+
+    @property
+    def good(self) -> list[float]:
+        """Seconds from request to answer, of each good one. How late the generator was is told by itself."""
+        return [answer.done - answer.sent for answer in self.answers if answer.status == 200]
+
+    @property
+    def goodput(self) -> float:
+        """Good answers a second."""
+        return len(self.good) / self.seconds
+
+    def ms(self, quantile: float) -> float:
+        """Of the good answers."""
+        return float(1e3 * np.quantile(self.good, quantile)) if self.good else float("inf")
+
+    def mistakes(self) -> list[str]:
+        """Answers that are neither good nor a refusal as it should be."""
+        return [
+            f"{answer.status} {answer.body[:100]} Retry-After {answer.retry_after!r}"
+            for answer in self.answers
+            if answer.status != 200 and not (answer.status in (429, 503) and answer.retry_after.isdigit())
+        ]
+
+    def __str__(self) -> str:
+        lag = 1e3 * np.quantile([answer.sent - answer.due for answer in self.answers], 0.99)
+        statuses = ", ".join(f"{status}: {n}" for status, n in sorted(Counter(a.status for a in self.answers).items()))
+        return (
+            f"{self.share:>4g} x  offered {self.rate:6.0f}/s  good {self.goodput:6.1f}/s  p50 {self.ms(0.5):6.1f} ms"
+            f"  p99 {self.ms(0.99):6.1f} ms  generator late by {lag:.1f} ms  {{{statuses}}}"
+        )
+
+
+@dataclass
+class Looks(threading.Thread):
+    """Looks at `/livez` again and again, from outside."""
+
+    url: str
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        super().__init__(daemon=True)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def run(self) -> None:
+        with httpx.Client(base_url=self.url, timeout=10) as client:
+            while not self.over.wait(LOOK_SECONDS):
+                began = time.monotonic()
+                try:
+                    status = client.get("/livez").status_code
+                except httpx.TransportError as error:
+                    self.failures.append(repr(error))
+                    continue
+                self.seconds.append(time.monotonic() - began)
+                if status != 200:
+                    self.failures.append(f"status {status}")
+
+    def stop(self) -> None:
+        """No more looks."""
+        self.over.set()
+        self.join()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was seen on one database."""
+
+    around: Sequence[Level]
+    overload: Level
+    looks: Looks
+
+    @property
+    def peak(self) -> Level:
+        """The one with the most good answers."""
+        return max(self.around, key=lambda level: level.goodput)
+
+    def mistakes(self) -> list[str]:
+        """Wrong however slow the machine is; empty is good."""
+        wrong = [mistake for level in (*self.around, self.overload) for mistake in level.mistakes()]
+        return wrong + [f"/livez: {failure}" for failure in self.looks.failures]
+
+    def shortcomings(self) -> list[str]:
+        """What is not as promised."""
+        found = self.mistakes()
+        if self.overload.goodput < 0.8 * self.peak.goodput:
+            found.append("goodput under 80 % of the peak")
+        if self.overload.ms(0.99) > 2 * self.peak.ms(0.99):
+            found.append("accepted p99 more than doubled")
+        if max(self.looks.seconds) > 0.1:
+            found.append("/livez took over 100 ms")
+        return found
+
+
+def run(movies: Movies, folder: Path, seconds: float, settling: float, **settings: Any) -> Outcome:
+    """Overload one service for `seconds`; each rate before takes `settling` seconds."""
+    stock = movies.stock(folder / "checkpoints", *PARTS)
+    with warmstart(folder, checkpoint_dir=stock, learn_seconds=0, log_level="warning", **settings) as server:
+        bodies = [json.dumps({**body, "k": 10, "exploration": EXPLORATION}) for body in questions(movies)]
+        capacity = measured(server, bodies, settling)
+        print(f"capacity {capacity:.0f} requests/s (closed loop, 32 connections)", flush=True)
+        around = [level(server, bodies, capacity, share, settling) for share in AROUND]
+        looks = Looks(server.url)
+        looks.start()
+        overload = level(server, bodies, capacity, OVERLOAD, seconds)
+        looks.stop()
+        around += [level(server, bodies, capacity, share, settling) for share in AFTER]
+    return Outcome(around, overload, looks)
+
+
+def measured(server: Server, bodies: Sequence[str], seconds: float) -> float:
+    """Requests a second that are answered when 32 connections send as fast as they are."""
+    requests = [closed_loop.request("POST", PATH, body.encode()) for body in bodies]
+    return closed_loop.run(closed_loop.Job(port=server.port, requests=requests, connections=32, seconds=seconds)).rate
+
+
+def level(server: Server, bodies: Sequence[str], capacity: float, share: float, seconds: float) -> Level:
+    """Requests at a fixed rate."""
+    rate = share * capacity
+    load = Load(
+        Job(
+            port=server.port,
+            path=PATH,
+            bodies=list(bodies),
+            rate=rate,
+            seconds=seconds,
+            connections=512,
+            keep_bodies=False,
+        )
+    )
+    load.started()
+    made = Level(share, rate, load.answers(), seconds)
+    print(made, flush=True)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="five times as many requests as can be answered")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--settling", type=float, default=10.0, help="seconds at each rate before")
+    parser.add_argument("--database", choices=["sqlite", "postgres", "both"], default="both")
+    parser.add_argument("--data", type=Path, default=Path("var/datasets/movielens-100k"))
+    arguments = parser.parse_args()
+    failed = False
+    with tempfile.TemporaryDirectory(prefix="warmstart-chaos-") as name:
+        movies = prepare(fetch("movielens-100k", arguments.data), Path(name), PARTS)
+        for database in ("sqlite", "postgres") if arguments.database == "both" else (arguments.database,):
+            print(f"{database}:", flush=True)
+            with postgres() if database == "postgres" else nullcontext() as url:
+                settings: Mapping[str, Any] = {"database_url": url} if url else {}
+                outcome = run(movies, Path(name) / database, arguments.seconds, arguments.settling, **settings)
+            peak, over = outcome.peak, outcome.overload
+            print(
+                f"goodput {100 * over.goodput / peak.goodput:.0f} % of the peak at {peak.share:g} x, accepted p99"
+                f" {over.ms(0.99) / peak.ms(0.99):.2f} times that of the peak, /livez at most"
+                f" {1e3 * max(outcome.looks.seconds):.0f} ms in {len(outcome.looks.seconds)} looks"
+            )
+            found = outcome.shortcomings()
+            print("; ".join(found[:5]) or "as promised", flush=True)
+            failed |= bool(found)
+    raise SystemExit(failed)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The short forms of `overload` and `shutdown`."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chaos import overload, shutdown
+from tests.chaos.world import bodies, stocked
+from tests.e2e.open_loop import Job, Load
+from tests.e2e.service import warmstart
+
+pytestmark = pytest.mark.e2e
+
+
+def test_overload_is_refused_as_it_should_be(tmp_path: Path) -> None:
+    """Everything is answered well or refused with Retry-After, and whoever looks hears that the service is alive."""
+    stock = stocked(tmp_path / "checkpoints")
+    settings = {"max_working": 1, "max_queue": 4, "max_wait_seconds": 0.05, "learn_seconds": 0}
+    with warmstart(tmp_path, checkpoint_dir=stock, **settings) as server:
+        looks = overload.Looks(server.url)
+        looks.start()
+        seen = overload.level(server, bodies(), capacity=200, share=5, seconds=2)
+        looks.stop()
+        assert not seen.mistakes()
+        assert not looks.failures
+        assert seen.good
+        assert len(seen.good) < len(seen.answers), "the service was never overloaded"
+        after = Load(Job(port=server.port, path="/v1/cold-start/recommendations", bodies=bodies(), rate=5, seconds=1))
+        after.started()
+        assert {answer.status for answer in after.answers()} == {200}
+
+
+def test_nobody_notices_a_stop(tmp_path: Path) -> None:
+    outcome = shutdown.run(tmp_path, stops=1, seconds_a_stop=10, settings={}, rate=20)
+    assert not outcome.failures
+    assert outcome.stops
+
+
+def test_readiness_goes_first(backing: dict[str, Any], tmp_path: Path) -> None:
+    """After SIGTERM `/readyz` says so, requests are still answered, their connections closed; then the process ends."""
+    with warmstart(tmp_path, drain_seconds=3, **backing) as server, server.client() as client:
+        assert client.put("/v1/domains/shop", json={}).status_code == 201
+        assert "connection" not in client.get("/livez").headers
+        server.process.send_signal(signal.SIGTERM)
+        statuses = []
+        while (status := client.get("/readyz").status_code) != 503:
+            statuses.append(status)
+        assert set(statuses) <= {200}
+        answer = client.post("/v1/cold-start/recommendations", json={"domain": "shop"})
+        assert answer.status_code == 200
+        assert answer.headers["connection"] == "close"
+        assert client.get("/livez").status_code == 200
+        server.process.wait(30)
