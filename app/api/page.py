@@ -1,22 +1,28 @@
-"""The page a person opens at `/`, and the files that it is made of. It uses the public routes, as anybody would."""
+"""The pages: `/` for everybody, `/admin` for operators, and the files that they are made of.
+
+They hold no data that needs a key: what they show, they read from the public routes, as anybody would.
+"""
 
 import hashlib
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
+from typing import get_args
 
 from fastapi import APIRouter
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 
 from app import __version__
 from app.api.depends import Here
 from app.api.parsing import DescribedRoute
+from app.engine.policies.settings import POLICIES
 from app.errors import Problem
 from app.services import stock
 from app.services.installation import Installation
 from app.storage.errors import StorageUnavailable
 from app.storage.records import StoredDomain
+from models.recommender import Role
 
 router = APIRouter(include_in_schema=False, route_class=DescribedRoute)
 
@@ -44,11 +50,13 @@ HEADERS = {
 @router.get("/")
 async def get_page(here: Here) -> Response:
     """The page, with the domains there are; without a database it says so, and waits."""
-    try:
-        known = await stock.known_domains(here)
-    except StorageUnavailable:
-        return _page(503, None)
-    return _page(200, [known[name] for name in sorted(known)], _first(here))
+    return await _page(here, "page.html")
+
+
+@router.get("/admin")
+async def get_admin(here: Here) -> Response:
+    """The operator's page; without a database it shows what can be had."""
+    return await _page(here, "admin.html", policies=POLICIES, roles=get_args(Role))
 
 
 @router.get("/assets/{digest}/{name}")
@@ -73,11 +81,22 @@ def _first(here: Installation) -> str | None:
     )
 
 
-def _page(status: int, domains: list[StoredDomain] | None, first: str | None = None) -> Response:
-    assets_folder = f"/assets/{assets_digest()}"
-    text = _template().render(domains=domains, first=first, assets=assets_folder, version=__version__)
+async def _page(here: Installation, name: str, **values: object) -> Response:
+    known: Mapping[str, StoredDomain] | None
+    try:
+        known = await stock.known_domains(here)
+    except StorageUnavailable:
+        known = None
+    domains = None if known is None else [known[domain] for domain in sorted(known)]
+    values |= {
+        "domains": domains,
+        "first": _first(here),
+        "assets": f"/assets/{assets_digest()}",
+        "version": __version__,
+    }
     headers = {**HEADERS, "Cache-Control": "no-store"}
-    return Response(text, status, headers, "text/html; charset=utf-8")
+    text = _templates().get_template(name).render(values)
+    return Response(text, 503 if known is None else 200, headers, "text/html; charset=utf-8")
 
 
 @cache
@@ -96,12 +115,11 @@ def assets_digest() -> str:
 
 
 @cache
-def _template() -> Template:
-    environment = Environment(
+def _templates() -> Environment:
+    return Environment(
         loader=PackageLoader("app.web", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html")

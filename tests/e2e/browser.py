@@ -1,9 +1,11 @@
 """Chromium, as Debian packages it, and a page in it that keeps a record of what went on."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +23,17 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+
+SCREENSHOTS = Path(os.environ.get("WARMSTART_SCREENSHOTS", Path(__file__).parents[2] / "var" / "screenshots"))
+"""Folder that pictures of the pages are written to, for whoever wants to see what the tests saw."""
+PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"viewport": {"width": 1280, "height": 900}},
+    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
+    "phone": PHONE,
+}
+MAX_WEIGHT = 300_000
+"""Bytes of everything that a page loads until it has its first answer, beside the answers."""
 
 
 @dataclass
@@ -63,6 +76,17 @@ class Visit:
         ]
 
 
+def weight(page: Page) -> int:
+    """Bytes of everything that the page loaded, before compression, beside answers of the service."""
+    loaded: list[int] = page.evaluate(
+        """() => performance.getEntriesByType("navigation").concat(performance.getEntriesByType("resource"))
+             .filter((entry) => !/\\/(v1|metrics)/.test(entry.name)).map((entry) => entry.decodedBodySize)"""
+    )
+    paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+    print(f"\n{page.url}: {sum(loaded):,} bytes in {len(loaded)} files, first paint after {paint:.0f} ms")
+    return sum(loaded)
+
+
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The browser; skips the test where there is none."""
@@ -76,8 +100,8 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def visit(browser: Browser, url: str, **context: Any) -> Iterator[Visit]:
-    """The page of a service in a context of its own (`context` as Playwright takes it), once it has an answer."""
+def visit(browser: Browser, url: str, path: str = "/", **context: Any) -> Iterator[Visit]:
+    """A page of a service in a context of its own (`context` as Playwright takes it), once it has an answer."""
     opened = browser.new_context(**context)
     page = opened.new_page()
     visited = Visit(page)
@@ -92,7 +116,7 @@ def visit(browser: Browser, url: str, **context: Any) -> Iterator[Visit]:
     page.on("console", heard)
     page.on("pageerror", lambda error: visited.errors.append(str(error)))
     page.on("request", sent)
-    page.goto(url)
-    page.wait_for_selector(".notice, #question[aria-busy=false]")
+    page.goto(url + path)
+    page.wait_for_selector(".notice, [aria-busy=false]:is(#question, #sections)")
     yield visited
     opened.close()

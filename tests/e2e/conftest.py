@@ -7,9 +7,11 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Browser
 
 from app.commands.blend import fit_blends
 from models.datasets.fetch import FetchError, fetch
+from tests.e2e.browser import chromium
 from tests.e2e.movies import Movies, prepare
 from tests.e2e.service import warmstart
 
@@ -44,6 +46,13 @@ def served_movies(movies: Movies, tmp_path_factory: pytest.TempPathFactory) -> I
     fit_blends(stock, movies.training)
     with warmstart(folder, checkpoint_dir=stock, learn_seconds=0) as server, server.client() as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium; skips where there is none. It holds this thread's event loop, so it ends before other modules."""
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(params=["embedded", "production"])

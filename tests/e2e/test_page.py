@@ -1,34 +1,16 @@
 """The page that a person opens, in a browser."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.e2e.browser import Visit, chromium, visit
+from tests.e2e.browser import LOOKS, MAX_WEIGHT, SCREENSHOTS, Visit, visit, weight
 from tests.e2e.movies import Movies
 from tests.e2e.service import Server, warmstart
 
-SCREENSHOTS = Path(os.environ.get("WARMSTART_SCREENSHOTS", Path(__file__).parents[2] / "var" / "screenshots"))
-"""Folder that pictures of the page are written to, for whoever wants to see what the tests saw."""
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
-LOOKS: dict[str, dict[str, Any]] = {
-    "light": {"viewport": {"width": 1280, "height": 900}},
-    "dark": {"viewport": {"width": 1280, "height": 900}, "color_scheme": "dark"},
-    "phone": PHONE,
-}
 BOOKS = [("emma", "Emma", ["Romance"]), ("dracula", "Dracula", ["Horror"]), ("it", "It", ["Horror", "Drama"])]
-MAX_WEIGHT = 300_000
-"""Bytes of everything that the page loads until it has its first answer, beside the answers."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -241,10 +223,4 @@ def test_everybody_can_use_it(browser: Browser, service: Server, look: str) -> N
 
 def test_the_page_is_light(films: Visit) -> None:
     """In bytes, as they are before compression; how soon something is painted is printed."""
-    loaded = films.page.evaluate(
-        """() => performance.getEntriesByType("navigation").concat(performance.getEntriesByType("resource"))
-             .filter((entry) => !entry.name.includes("/v1/")).map((entry) => entry.decodedBodySize)"""
-    )
-    paint = films.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-    print(f"\nthe page: {sum(loaded):,} bytes in {len(loaded)} files, first paint after {paint:.0f} ms")
-    assert 0 < sum(loaded) < MAX_WEIGHT
+    assert 0 < weight(films.page) < MAX_WEIGHT

@@ -1,8 +1,9 @@
 // The page: asks, keeps the answers, and shows what each of them does to the list.
 
 import { draw } from "./chart.js";
+import { count, make, number, percent } from "./elements.js";
 import { Profile, nearest, words } from "./profile.js";
-import { because, make, number, percent, show } from "./ranking.js";
+import { because, show } from "./ranking.js";
 import * as service from "./service.js";
 
 const $ = (id) => document.getElementById(id);
@@ -22,7 +23,6 @@ const policy = () => new FormData($("settings")).get("policy");
 const others = () => [...profiles.values()].filter((other) => other !== profile && other.answers.length);
 const brought = () => others().filter((other) => !staying.has(other.domain));
 const support = () => [...brought().flatMap((other) => other.support), ...profile.support];
-const count = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
 /** Ask for everything that follows from the answers, and show it as it comes. */
 async function refresh(said = "") {

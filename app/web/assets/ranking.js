@@ -1,18 +1,9 @@
 // The list: entries that move to their new places, and say why they are there.
 
+import { columnHead, make, number, percent } from "./elements.js";
+
 const calm = { duration: 520, easing: "cubic-bezier(0.22, 0.8, 0.24, 1)" };
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-
-/** An element with a class and children. */
-export function make(tag, name, ...children) {
-  const element = document.createElement(tag);
-  if (name) element.className = name;
-  element.append(...children);
-  return element;
-}
-
-export const number = (value, digits = 1) => value.toFixed(digits);
-export const percent = (share) => (share > 0 && share < 0.01 ? "under 1 %" : `${Math.round(share * 100)} %`);
 
 /** Put a slate into the list. Returns how many entries are new or moved. */
 export function show(list, slate, scale) {
@@ -100,12 +91,6 @@ function rows(item, told) {
     return make("tr", "", name, make("td", "", orders ? "–" : number(why.score, 2)), make("td", "", weight));
   });
   return [make("thead", "", head), make("tbody", "", ...body)];
-}
-
-function columnHead(name) {
-  const cell = make("th", "", name);
-  cell.scope = "col";
-  return cell;
 }
 
 function caption(text) {
