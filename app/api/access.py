@@ -37,6 +37,7 @@ ADMIN = Access(Scope.ADMIN)
 
 ACCESS: dict[str, Access] = {
     "GET /": EVERYBODY,
+    "GET /admin": EVERYBODY,
     "GET /assets/{digest}/{name}": EVERYBODY,
     "GET /livez": EVERYBODY,
     "GET /readyz": EVERYBODY,

@@ -1,14 +1,18 @@
 """The operator's page, in a browser."""
 
+import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.e2e.browser import LOOKS, MAX_WEIGHT, SCREENSHOTS, Visit, visit, weight
 from tests.e2e.movies import Movies
-from tests.e2e.service import Server, warmstart
+from tests.e2e.service import COMMAND, Server, settings_as_environment, warmstart
 
 ADA = "ada ✓/1"
 """A user whose id has to be written with care in an address."""
@@ -173,11 +177,46 @@ def test_it_says_that_the_service_is_away_and_goes_on(browser: Browser, service:
         expect(seen.page.get_by_role("alert")).to_be_hidden()
 
 
-def test_an_installation_without_domains_has_a_page_too(browser: Browser, tmp_path: Any) -> None:
+def test_an_installation_without_domains_has_a_page_too(browser: Browser, tmp_path: Path) -> None:
     with warmstart(tmp_path) as server, visit(browser, server.url, "/admin") as seen:
         expect(seen.page.get_by_role("heading", name="Traffic")).to_be_visible()
         expect(seen.page.get_by_role("heading", name="Checkpoints")).to_be_hidden()
         assert seen.errors == []
+
+
+def test_it_asks_for_a_key_where_the_service_does(browser: Browser, service: Server, tmp_path: Path) -> None:
+    """One that may not do all this is refused with the reason; a good one is kept for this tab alone."""
+    keys = {scope: make_key(tmp_path, scope) for scope in ("read", "admin")}
+    with warmstart(tmp_path) as server:
+        bearer = {"authorization": f"Bearer {keys['admin']}"}
+        httpx.put(f"{server.url}/v1/domains/books", json={}, headers=bearer).raise_for_status()
+        locked(browser, server, keys)
+        assert not any(key in server.log.read_text() for key in keys.values())
+
+
+def locked(browser: Browser, server: Server, keys: dict[str, str]) -> None:
+    with visit(browser, server.url, "/admin") as seen:
+        page = seen.page
+        expect(page.get_by_role("heading", name="An admin key, please.")).to_be_visible()
+        assert seen.faults() == []
+        for given in ("nonsense", keys["read"]):
+            page.get_by_label("Key", exact=True).fill(given)
+            with page.expect_response("**/v1/admin/checkpoints") as answered:
+                page.get_by_role("button", name="Use it").click()
+            assert answered.value.status == (403 if given == keys["read"] else 401)
+            expect(page.locator("#lock")).to_be_visible()
+        page.get_by_label("Key", exact=True).fill(keys["admin"])
+        page.get_by_role("button", name="Use it").click()
+        expect(page.locator("#lock")).to_be_hidden()
+        expect(page.locator("#serving")).to_contain_text("No checkpoint serves here")
+
+
+def make_key(data_dir: Path, scope: str) -> str:
+    """A key of a service that is to run on a folder."""
+    command = [*COMMAND, "keys", "create", "--name", scope, "--scope", scope]
+    environment = {**os.environ, **settings_as_environment(data_dir)}
+    made = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
+    return made.stdout.strip()
 
 
 @pytest.mark.parametrize("look", LOOKS)
