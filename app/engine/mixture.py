@@ -36,8 +36,7 @@ class Mixture:
         """
         total, known = torch.zeros(len(local)), 0.0
         for part, state, weight in self._counted():
-            scores = part.served.recommender.score(state, part.served.table, self._rows(part, local))
-            std = scores.std if scores.taste_std is None else scores.taste_std
+            std = part.served.recommender.taste_std(state, part.served.table, self._rows(part, local))
             if std is not None:
                 total += weight * std[0].cpu()
                 known += weight

@@ -39,6 +39,7 @@ from models.recommender import (
     RecommenderConfig,
     Role,
     Scores,
+    entries,
 )
 from models.training.choice import fit_choices
 from models.training.exposure import fit_exposure
@@ -46,6 +47,7 @@ from models.training.factor_em import FactorEM
 from models.training.gaussian import (
     pack,
     pack_dual,
+    pack_dual_outer,
     packed_size,
     posterior,
     unpack,
@@ -125,7 +127,7 @@ class Bayes(Recommender):
 
     def adapt(self, evidence: Evidence, table: ItemTable, target: int) -> Tensor:
         items = evidence.items  # (B, L)
-        mean, phi = table["mean"][items], self._loadings(table, items)  # (B, L, P)
+        mean, phi = entries(table["mean"], items), self._loadings(table, items)  # (B, L, P)
         prior = self._prior_mean(evidence.attributes)  # (B, P)
         # The best linear estimate of w: an item that is not known exactly adds E[x' S x] to its rating's noise.
         doubt = self._item_variance(table["covariance"][items], prior)  # (B, L)
@@ -138,45 +140,42 @@ class Bayes(Recommender):
         return torch.cat([user, pack(root), next_choice], dim=1)
 
     def means(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Tensor:
-        rows = slice(None) if positions is None else positions
         user, root, next_choice = self._unpacked(states)
-        return self._offset(table, rows, root.mT @ root, next_choice) + user @ self._loadings(table, rows).T  # (B, N)
+        offset = self._offset(table, positions, root.mT @ root, next_choice)
+        return offset + user @ self._loadings(table, positions).T  # (B, N)
 
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
-        rows = slice(None) if positions is None else positions
         user, root, next_choice = self._unpacked(states)
         covariance = root.mT @ root
-        phi = self._loadings(table, rows)  # (N, P)
-        mean = self._offset(table, rows, covariance, next_choice) + user @ phi.T  # (B, N)
-        moments = self._item_moments(user)
-        moments[:, 1:, 1:] += covariance[:, 1:, 1:]
-        # Var of φ'w + x'θ for independent w and θ = (b, v): |R φ|² + E[x' S x]
-        projected = (root.reshape(-1, self.size) @ phi.T).square_().reshape(*root.shape[:2], -1)  # (B, P, N), one GEMM
-        taste = projected.sum(1) + pack_dual(moments) @ table["covariance"][rows].T
-        taste = taste.clamp(min=0)
-        return Scores(mean, (taste + table["noise"][rows]).sqrt(), taste.sqrt())
+        phi = self._loadings(table, positions)  # (N, P)
+        mean = self._offset(table, positions, covariance, next_choice) + user @ phi.T  # (B, N)
+        taste = self._taste_variance(user, root, covariance, phi, table, positions)
+        return Scores(mean, (taste + entries(table["noise"], positions)).sqrt(), taste.sqrt())
+
+    def taste_std(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Tensor:
+        user, root, _ = self._unpacked(states)
+        phi = self._loadings(table, positions)  # (N, P)
+        return self._taste_variance(user, root, root.mT @ root, phi, table, positions).sqrt()
 
     def sample(
         self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
     ) -> Tensor:
-        rows = slice(None) if positions is None else positions
         user, root, next_choice = self._unpacked(states)
         noise = torch.randn((n, *user.shape), generator=generator, device=generator.device).to(user)
-        tastes = user + torch.einsum("bpq,nbp->nbq", root, noise)  # (n, B, P)
-        expected = tastes @ self._loadings(table, rows).T  # (n, B, N)
+        tastes = user + (noise[:, :, None] @ root).squeeze(2)  # (n, B, P)
+        expected = tastes @ self._loadings(table, positions).T  # (n, B, N)
         # Under one taste what is not known of an item is one number, N(0, x' S x), independent of the other items'.
-        moments = pack_dual(self._item_moments(tastes.flatten(0, 1)))  # (n B, packed)
-        doubt = (moments @ table["covariance"][rows].T).clamp_(min=0).sqrt_().view_as(expected)
+        moments = pack_dual_outer(_with_one(tastes.flatten(0, 1)))  # (n B, packed)
+        doubt = (moments @ entries(table["covariance"], positions).T).clamp_(min=0).sqrt_().view_as(expected)
         noise = torch.randn(expected.shape, generator=generator, device=generator.device).to(user)
-        offset = self._offset(table, rows, root.mT @ root, next_choice)
-        return offset + expected + doubt.mul_(noise)
+        offset = self._offset(table, positions, root.mT @ root, next_choice)
+        return expected.add_(offset).add_(doubt.mul_(noise))
 
     def taste_root(
         self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
     ) -> Tensor:
         """R φ_i, for φ_i' w and φ_j' w vary together by φ_i' C φ_j; what is not known of an item hangs on nothing."""
-        rows = slice(None) if positions is None else positions
-        return self._loadings(table, rows) @ self._unpacked(states)[1].mT  # (B, N, P)
+        return self._loadings(table, positions) @ self._unpacked(states)[1].mT  # (B, N, P)
 
     def exposure(self, table: ItemTable, positions: Tensor | None = None) -> Exposure | None:
         column = table["exposure"]
@@ -209,7 +208,7 @@ class Bayes(Recommender):
         prior = unpack(table["covariance"][rows], self.size)  # (n, P, P)
         doubt = (root @ phi.unsqueeze(-1)).square().sum((1, 2))  # φ' C φ
         doubt += (covariance[:, 1:, 1:] * prior[index, 1:, 1:]).sum((1, 2))  # tr(S C)
-        x = torch.cat([torch.ones_like(user[:, :1]), user[:, 1:]], dim=1)
+        x = _with_one(user)
         domain = table.domain[at]
         chosen = next_choice.gather(1, domain[:, None])[:, 0] * (pack_dual(covariance) * table["lift"][at]).sum(1)
         level = self.domain_mean[domain] + chosen + self.loading[domain] * user[:, 0]
@@ -270,15 +269,35 @@ class Bayes(Recommender):
         """A a_u (B, P)."""
         return with_intercept(attributes if self.config.attribute_prior else attributes[:, :0]) @ self.attribute_weights
 
-    def _loadings(self, table: ItemTable, rows: Tensor | slice) -> Tensor:
+    def _loadings(self, table: ItemTable, items: Tensor | None) -> Tensor:
         """φ = (c_d, v) of items (…, P): what a user's w is multiplied by."""
-        return torch.cat([self.loading[table.domain[rows]][..., None], table["mean"][rows][..., 1:]], dim=-1)
+        loadings = entries(table["mean"], items).clone()
+        loadings[..., 0] = entries(self.loading, entries(table.domain, items))
+        return loadings
 
-    def _offset(self, table: ItemTable, rows: Tensor | slice, covariance: Tensor, next_choice: Tensor) -> Tensor:
+    def _offset(self, table: ItemTable, positions: Tensor | None, covariance: Tensor, next_choice: Tensor) -> Tensor:
         """mean_d + b_i + λ φ_i' C_u z_i (B, N): all of the mean but the user's taste."""
-        domain = table.domain[rows]
-        chosen = next_choice[:, domain] * (pack_dual(covariance) @ table["lift"][rows].T)
-        return self.domain_mean[domain] + table["mean"][rows, 0] + chosen
+        domain = entries(table.domain, positions)
+        chosen = pack_dual(covariance) @ entries(table["lift"], positions).T
+        chosen *= next_choice.index_select(1, domain)
+        return chosen.add_(entries(self.domain_mean, domain)).add_(entries(table["mean"][:, 0], positions))
+
+    def _taste_variance(
+        self,
+        user: Tensor,
+        root: Tensor,
+        covariance: Tensor,
+        phi: Tensor,
+        table: ItemTable,
+        positions: Tensor | None,
+    ) -> Tensor:
+        """Var of φ'w + x'θ (B, N) for independent w and θ = (b, v): |R φ|² + E[x' S x]."""
+        inner = covariance.clone()
+        inner[:, 0] = inner[:, :, 0] = 0
+        projected = (root.reshape(-1, self.size) @ phi.T).square_().reshape(*root.shape[:2], -1)  # (B, P, N), one GEMM
+        moments = pack_dual_outer(_with_one(user)) + pack_dual(inner)
+        known_badly = moments @ entries(table["covariance"], positions).T
+        return projected.sum(1).add_(known_badly).clamp_(min=0)
 
     def _choices(self, evidence: Evidence, table: ItemTable) -> tuple[Tensor, Tensor, Tensor]:
         """What having chosen these items says of w: precision (B, P, P) and precision times mean (B, P); and what one
@@ -296,17 +315,19 @@ class Bayes(Recommender):
         shift = (counts * discount) @ self.choice_pull + (each.mT @ table["choice"][evidence.items]).squeeze(1)
         return precision, shift, discount / (1 + dispersion * (counts + 1))  # d/dn of n / (1 + δ n), as a difference
 
-    def _item_moments(self, user: Tensor) -> Tensor:
-        """x x' (B, P, P) of x = (1, w_1, …, w_K), at a user's mean."""
-        x = torch.cat([torch.ones_like(user[:, :1]), user[:, 1:]], dim=1)
-        return x[:, :, None] * x[:, None, :]
-
     def _item_variance(self, covariance: Tensor, prior: Tensor) -> Tensor:
         """E[x' S x] (B, L) under the prior of w: what not knowing an item adds to the noise of its rating."""
-        moments = self._item_moments(prior) + pad(torch.eye(self.size - 1, device=prior.device), (1, 0, 1, 0))
-        return (covariance @ pack_dual(moments)[..., None]).squeeze(-1)
+        spread = pack_dual(pad(torch.eye(self.size - 1, device=prior.device), (1, 0, 1, 0)))
+        return (covariance @ (pack_dual_outer(_with_one(prior)) + spread)[..., None]).squeeze(-1)
 
     def _unpacked(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """m (B, P), R (B, P, P) with C = R' R, and λ (B, D)."""
         end = self.size + packed_size(self.size)
         return states[:, : self.size], unpack_lower(states[:, self.size : end], self.size), states[:, end:]
+
+
+def _with_one(tastes: Tensor) -> Tensor:
+    """x = (1, w_1, …, w_K) (…, P) of tastes w: what (b, v) of an item is multiplied by."""
+    x = tastes.clone()
+    x[..., 0] = 1
+    return x

@@ -5,6 +5,7 @@ inner product of two of them is one dot product, so that a whole catalogue's var
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,16 +26,14 @@ def packed_size(size: int) -> int:
 
 def pack(matrices: Tensor) -> Tensor:
     """Lower triangles (…, P (P + 1) / 2) of matrices (…, P, P), row by row."""
-    rows, columns = torch.tril_indices(matrices.shape[-1], matrices.shape[-1], device=matrices.device)
-    return matrices[..., rows, columns]
+    return matrices.flatten(-2).index_select(-1, _triangle(matrices.shape[-1], matrices.device).flat)
 
 
 def unpack_lower(packed: Tensor, size: int) -> Tensor:
     """Lower triangular matrices (…, size, size) from their packed triangles."""
-    rows, columns = torch.tril_indices(size, size, device=packed.device)
-    matrices = packed.new_zeros(*packed.shape[:-1], size, size)
-    matrices[..., rows, columns] = packed
-    return matrices
+    matrices = packed.new_zeros(*packed.shape[:-1], size * size)
+    matrices.index_copy_(-1, _triangle(size, packed.device).flat, packed)
+    return matrices.view(*packed.shape[:-1], size, size)
 
 
 def unpack(packed: Tensor, size: int) -> Tensor:
@@ -45,13 +44,34 @@ def unpack(packed: Tensor, size: int) -> Tensor:
 
 def pack_outer(vectors: Tensor) -> Tensor:
     """Packed x x' (…, P (P + 1) / 2) of vectors x (…, P)."""
-    rows, columns = torch.tril_indices(vectors.shape[-1], vectors.shape[-1], device=vectors.device)
-    return vectors[..., rows] * vectors[..., columns]
+    triangle = _triangle(vectors.shape[-1], vectors.device)
+    return vectors.index_select(-1, triangle.rows) * vectors.index_select(-1, triangle.columns)
 
 
 def pack_dual(matrices: Tensor) -> Tensor:
     """Packed triangles with what lies off the diagonal doubled: `pack_dual(A) · pack(B)` is tr(A B)."""
-    return pack(2 * matrices - torch.diag_embed(torch.diagonal(matrices, dim1=-2, dim2=-1)))
+    return pack(matrices) * _triangle(matrices.shape[-1], matrices.device).twice
+
+
+def pack_dual_outer(vectors: Tensor) -> Tensor:
+    """`pack_dual` of x x' for vectors x (…, P)."""
+    return pack_outer(vectors).mul_(_triangle(vectors.shape[-1], vectors.device).twice)
+
+
+class _Triangle:
+    """Where the entries of a lower triangle are. Answers to single users are made of so many small operations that to
+    work this out each time would double what they cost."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        with torch.inference_mode(False):
+            self.rows, self.columns = torch.tril_indices(size, size, device=device)
+            self.flat = self.rows * size + self.columns
+            self.twice = torch.where(self.rows == self.columns, 1.0, 2.0)
+
+
+@lru_cache(maxsize=64)
+def _triangle(size: int, device: torch.device) -> _Triangle:
+    return _Triangle(size, device)
 
 
 def posterior(precision: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

@@ -201,6 +201,12 @@ def uncertainty_is_sane(case: Case) -> None:
             assert scores.std is not None
             assert (scores.taste_std >= 0).all()
             assert (scores.taste_std <= scores.std + TOLERANCE).all()
+        spread = scores.std if scores.taste_std is None else scores.taste_std
+        states = case.recommender.adapt(case.world.mixed_evidence(), case.table, target)
+        alone = case.recommender.taste_std(states, case.table)
+        assert (alone is None) == (spread is None)
+        if alone is not None:
+            torch.testing.assert_close(alone, spread, rtol=0, atol=TOLERANCE)
 
 
 def samples_follow_the_scores(case: Case) -> None:

@@ -91,7 +91,7 @@ class Drawn:
     def __init__(self, items: Indices, draws: NDArray[np.float32], places: int) -> None:
         """`draws` is (places + samples, m), m ≥ places, for the m items; the first `places` are the places' own."""
         self._items = items
-        self._column = {item: column for column, item in enumerate(items.tolist())}
+        self._column = dict(zip(items.tolist(), range(len(items)), strict=True))
         self._own = draws[:places].copy()
         self._place = 0
         # Of each draw no more than its best `places` can matter: fewer are taken before the last place is filled.
@@ -99,6 +99,7 @@ class Drawn:
         self._at = np.zeros(len(self._pool), np.int64)
         self._first = self._pool[:, 0].copy()  # (samples,) column of each draw's best that is not taken
         self._gone = np.zeros(len(items), bool)
+        self._next: int | None = None  # what the place's own draw says, once somebody has asked
 
     @property
     def samples(self) -> int | None:
@@ -112,7 +113,9 @@ class Drawn:
 
     def next(self) -> int:
         """The best item of the place's own draw."""
-        return int(self._items[self._own[self._place].argmax()])
+        if self._next is None:
+            self._next = int(self._items[self._own[self._place].argmax()])
+        return self._next
 
     def probability(self, item: int) -> float:
         """The estimate for that item at the next place."""
@@ -123,10 +126,13 @@ class Drawn:
     def take(self, item: int) -> None:
         """Leave it out of all draws from now on."""
         self._place += 1
+        self._next = None
         column = self._column.get(item)
         if column is None or self._place == len(self._own):
             return
         self._own[self._place :, column] = -np.inf
+        if not len(self._pool):
+            return
         self._gone[column] = True
         stale = np.flatnonzero(self._first == column)
         while len(stale):
@@ -138,6 +144,8 @@ class Drawn:
 def _best(draws: NDArray[np.float32], k: int) -> Indices:
     """Columns of the k largest of each row, the largest first; draws is (n, m), k ≤ m."""
     n, m = draws.shape
+    if not n:
+        return np.empty((0, k), np.int64)
     some = np.argpartition(draws, -k, axis=1)[:, -k:] if k < m else np.tile(np.arange(m), (n, 1))
     order = np.argsort(-np.take_along_axis(draws, some, axis=1), axis=1, kind="stable")
     return np.take_along_axis(some, order, axis=1)
