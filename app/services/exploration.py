@@ -94,14 +94,14 @@ class Policies:
         """How a domain explores."""
         return self._settings.get(domain, UNSAID)
 
-    async def plan(self, domain: ServedDomain, wanted: Exploration | None) -> Plan | None:
+    async def plan(self, domain: ServedDomain, wanted: Exploration | None, seed: int | None = None) -> Plan | None:
         """The plan of one slate; None for the greedy one, which needs none."""
         settings = wanted or self.of(domain.shelf.domain.name).exploration
         if settings.policy == "greedy":
             return None
         spec = domain.shelf.domain
         scale = (spec.rating_min, spec.rating_max)
-        seed = secrets.randbits(48)
+        seed = secrets.randbits(48) if seed is None else seed
         if not settings.needs_arms:
             return Plan(settings, seed, Arms.none(0), scale)
         learnt = await self._known(domain)

@@ -66,6 +66,8 @@ class Wish:
     """None: as the domain is set to."""
     rank_by: RankBy = "preference"
     explain: bool = False
+    seed: int | None = None
+    """Of the policy's chances; None: one that nobody can foresee."""
 
 
 async def recommend(
@@ -80,7 +82,7 @@ async def recommend(
     snapshot, domain = await _domain(installation, domain_name, domain_pointer)
     gathered = await _gather(installation, snapshot, domain, who)
     blocked, only = await _allowed(installation, snapshot, domain, gathered, wish.limits)
-    plan = await installation.policies.plan(domain, wish.exploration)
+    plan = await installation.policies.plan(domain, wish.exploration, wish.seed)
     by_rating = wish.rank_by == "rating" or not domain.has_ranking
     question = Question(
         domain, gathered.known, gathered.support_size, wish.k, blocked, only, gathered.states, by_rating, plan

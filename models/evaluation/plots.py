@@ -36,7 +36,7 @@ def curve(report: Report) -> str:
         axes.grid(alpha=0.3)
         _legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def calibration(report: Report) -> str:
@@ -55,7 +55,7 @@ def calibration(report: Report) -> str:
         axes.grid(alpha=0.3)
         _legend(axes)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def accuracy_against_speed(report: Report, timings: Timings) -> str:
@@ -78,7 +78,7 @@ def accuracy_against_speed(report: Report, timings: Timings) -> str:
         axes.set_ylabel(f"{NAMES.get(figure, figure)} ({better} is better)")
         axes.grid(alpha=0.3)
 
-    return _svg(draw)
+    return svg(draw)
 
 
 def _legend(axes: Axes) -> None:
@@ -86,7 +86,8 @@ def _legend(axes: Axes) -> None:
         axes.legend(fontsize=8)
 
 
-def _svg(draw: Callable[[Axes], None]) -> str:
+def svg(draw: Callable[[Axes], None]) -> str:
+    """A figure of one set of axes."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 4), layout="constrained")
         draw(figure.add_subplot())

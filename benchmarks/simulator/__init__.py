@@ -1,0 +1,1 @@
+"""A world with known truth, in which policies run against the real service."""
