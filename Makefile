@@ -8,7 +8,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 CHAOS := durability arms
 
-.PHONY: help serve test test-fast chaos chaos-short check format bench evaluate results client-python clean
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d :)
 
 help: ## list what there is to do
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-18s %s\n", $$1, $$2}'
@@ -66,6 +66,10 @@ results: .venv/.developer ## make docs/RESULTS.md from the reports in docs/resul
 
 client-python: .venv/.developer ## make the synchronous Python client of the asynchronous one
 	$(BIN)/python -m tests.make_client
+
+wheel: .venv/.service ## build the package, into dist/
+	rm -rf dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
 clean: ## remove what tools left behind; data and checkpoints stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

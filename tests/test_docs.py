@@ -57,6 +57,10 @@ def commands() -> Iterator[tuple[Path, list[str]]]:
                 words = []
 
 
+KNOWN = {"curl", "docker", "export", "openssl", "python3.11", "source", "pip", "cd"}
+"""What begins a line of a `sh` block, beside `warmstart` and `make`."""
+
+
 @pytest.fixture(scope="module")
 def app() -> FastAPI:
     return create_app(Settings())
@@ -82,6 +86,13 @@ def test_every_problem_is_documented_with_its_status() -> None:
 def test_every_recommender_has_a_card_with_its_role() -> None:
     documented = re.findall(r"^\| `(\w+)` \| (\w+) \|", page("recommenders.md"), re.MULTILINE)
     assert dict(documented) == {name: kind.role for name, kind in RECOMMENDERS.items()}
+
+
+def test_make_help_lists_every_target() -> None:
+    """Each has its sentence."""
+    made = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    listed = subprocess.run(["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert set(re.findall(r"^  make ([a-z-]+) +\w", listed, re.MULTILINE)) == made
 
 
 def test_every_decision_is_listed() -> None:
@@ -122,7 +133,7 @@ def test_commands_in_the_documentation_exist() -> None:
         elif words[0] == "make":
             subprocess.run(["make", "--dry-run", words[1]], cwd=ROOT, check=True, capture_output=True)
         else:
-            assert words[0] in ("curl", "docker", "export", "openssl"), (path, words)
+            assert words[0] in KNOWN, (path, words)
         known += 1
     assert known > 10
 

@@ -1,4 +1,4 @@
-"""`warmstart datasets`: fetch public data, check a folder."""
+"""`warmstart datasets`: fetch public data, make a folder of one's own, check a folder."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,6 +47,34 @@ def fetch_command(
     except (DatasetError, FetchError, OSError) as error:
         raise fail(str(error)) from error
     show(f"{name} is in {out}")
+
+
+@app.command("make")
+def make_command(
+    ratings: Annotated[Path, typer.Argument(help="CSV file with a row for each rating.")],
+    out: Annotated[Path, typer.Option(help="Folder to put the data set into.")],
+    domain: Annotated[str, typer.Option(help="Name of the catalogue, for example books.")],
+    user: Annotated[str, typer.Option(help="Column with the user's id.")] = "user_id",
+    item: Annotated[str, typer.Option(help="Column with the item's id, in both files.")] = "item_id",
+    rating: Annotated[str, typer.Option(help="Column with the rating.")] = "rating",
+    time: Annotated[str | None, typer.Option(help="Column with the time: Unix seconds or RFC 3339.")] = None,
+    items: Annotated[Path | None, typer.Option(help="CSV file with a row for each item: title and attributes.")] = None,
+    scale: Annotated[
+        tuple[float, float] | None, typer.Option(help="Lowest and highest rating. Default: those there are.")
+    ] = None,
+) -> None:
+    """Make a data set folder of CSV files of yours, whatever their columns are called."""
+    from models.datasets.description import DatasetError
+    from models.datasets.own import make
+
+    try:
+        made = make(
+            ratings, out, domain=domain, user=user, item=item, rating=rating, time=time, items=items, scale=scale
+        )
+    except (DatasetError, OSError, ValueError) as error:
+        raise fail(str(error)) from error
+    held = f"{made.n_users:,} users, {made.n_items:,} items, {len(made.interactions):,} ratings"
+    show(f"{made.name} is in {out}: {held}")
 
 
 @app.command("join")
