@@ -27,7 +27,7 @@ def make(
 ) -> Dataset:
     """Write the folder `out` and return it as read back.
 
-    `user`, `item`, `rating` and `time` name columns of `ratings`; `items` has the same `item` column, perhaps a `title`,
+    `user`, `item`, `rating` and `time` name columns of `ratings`; `items` has the same `item` column, perhaps titles,
     and attributes, whose kinds follow from their values. Without a `scale` it is from the lowest rating to the highest.
     Raises DatasetError, and FileExistsError where `out` has something in it.
     """
