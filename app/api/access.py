@@ -62,6 +62,8 @@ ACCESS: dict[str, Access] = {
     "PUT /v1/users/{user_id}": INGEST,
     "GET /v1/users/{user_id}": READ,
     "GET /v1/users/{user_id}/slates": READ,
+    "GET /v1/users/{user_id}/export": READ,
+    "POST /v1/users/{user_id}/merge": INGEST,
     "DELETE /v1/users/{user_id}": INGEST,
     "GET /v1/admin/checkpoints": ADMIN,
     "POST /v1/admin/checkpoints/reload": ADMIN,

@@ -298,6 +298,61 @@ class SlatesResponse(Out):
     next_cursor: str | None
 
 
+class RewardOut(Out):
+    """A reward on record."""
+
+    item_id: str
+    kind: str
+    """`reward`, or the kind of the interaction that it follows from."""
+    value: float
+    received_at: float
+    event_id: str | None
+    interaction_id: str | None
+    """Event id of the interaction that it follows from."""
+
+
+class EventOut(Out):
+    """An interaction on record."""
+
+    domain: str
+    item_id: str
+    kind: str
+    value: float | None
+    occurred_at: float
+    """Unix seconds."""
+    received_at: float
+    event_id: str | None
+    slate_id: str | None
+    context: dict[str, Any] | None
+
+
+class SlateExport(SlateOut):
+    """A slate with every reward of it."""
+
+    rewards: list[RewardOut]
+
+
+class UserExport(Out):
+    """Everything that is stored about a user."""
+
+    user_id: str
+    attributes: dict[str, Any]
+    revision: int
+    interactions: list[EventOut]
+    """Oldest first."""
+    slates: list[SlateExport]
+    """Newest first."""
+
+
+class MergeResponse(Out):
+    """What was taken over; nothing where there was nothing any more."""
+
+    interactions: int
+    slates: int
+    attributes: int
+    """Those that the other user had not."""
+
+
 class CheckpointOut(Out):
     """A checkpoint on disk."""
 

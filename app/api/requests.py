@@ -254,6 +254,13 @@ class UsersRequest(Body):
     users: Annotated[list[UserIn], Field(min_length=1, max_length=MAX_BATCH)]
 
 
+class MergeRequest(Body):
+    """Whose history is to be taken over."""
+
+    from_id: Annotated[Id, Field(alias="from")]
+    """The user who is gone afterwards, such as somebody who had not signed in yet."""
+
+
 class ScopeBody(Body):
     """Which part of the log is evaluated, and as what."""
 

@@ -1,21 +1,25 @@
 """Users."""
 
+from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
+import orjson
 from fastapi import APIRouter, Body, Query
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from app.api.answers import SlatesResponse, UserOut, WrittenResponse
+from app.api.answers import MergeResponse, SlatesResponse, UserExport, UserOut, WrittenResponse
 from app.api.depends import Here, Write
 from app.api.fields import Id
 from app.api.parsing import StrictRoute, done_response, json_response
 from app.api.problems import created, problems
-from app.api.requests import UserBody, UsersRequest
+from app.api.requests import MergeRequest, UserBody, UsersRequest
 from app.engine.runtime import Snapshot
 from app.services import people
 from app.services.erase import erase
 from app.services.installation import Installation
 from app.storage.evaluations import Judged
+from app.storage.records import ExportedInteraction, ExportedReward, StoredUser
 
 router = APIRouter(prefix="/v1/users", tags=["users"], route_class=StrictRoute)
 
@@ -73,6 +77,28 @@ async def get_slates(
     return json_response({"slates": listed, "next_cursor": following})
 
 
+@router.get("/{user_id}/export", response_model=UserExport, responses=problems(404, 422, 503))
+async def export_user(here: Here, user_id: Id) -> Response:
+    """Everything that is stored about a user, as one document. It is sent while it is read, however long it is."""
+    user = await people.known(here, user_id)
+    return StreamingResponse(_exported(here, user), media_type="application/json")
+
+
+@router.post(
+    "/{user_id}/merge",
+    response_model=MergeResponse,
+    responses=problems(400, 404, 409, 413, 415, 422, 503),
+)
+async def merge_users(
+    here: Here,
+    user_id: Id,
+    body: Annotated[MergeRequest, Body(openapi_examples={"a visitor who signs in": {"value": {"from": "visitor-17"}}})],
+    write: Write = None,
+) -> Response:
+    """Take over all that is known of another user, who is gone then; the same again changes nothing."""
+    return done_response(await people.merge(here, user_id, body.from_id, write))
+
+
 @router.delete("/{user_id}", status_code=204, responses=problems(404, 409, 422, 503))
 async def delete_user(here: Here, user_id: Id) -> Response:
     """Erase every trace of a user; the id is free again afterwards. What is sent late does not bring them back."""
@@ -101,6 +127,42 @@ async def _user_out(here: Installation, user_id: str) -> dict[str, Any]:
         "revision": user.revision,
         "interactions": interactions,
     }
+
+
+async def _exported(here: Installation, user: StoredUser) -> AsyncIterator[bytes]:
+    """The export in pieces. Ends midway, as no document, where the user goes meanwhile."""
+    head = {"user_id": user.user_id, "attributes": user.attributes, "revision": user.revision}
+    yield orjson.dumps(head)[:-1] + b',"interactions":['
+    between = b""
+    async for events in people.events(here, user):
+        yield between + b",".join(orjson.dumps(_event_out(event)) for event in events)
+        between = b","
+    yield b'],"slates":['
+    between = b""
+    async for slates in people.shown(here, user):
+        now = await here.fresh()
+        names = {stored.key: name for name, stored in here.domains.items()}
+        told = [
+            _slate_out(now, names[judged.slate.domain_key], judged)
+            | {"rewards": [_reward_out(reward) for reward in given]}
+            for judged, given in slates
+        ]
+        yield between + b",".join(orjson.dumps(slate) for slate in told)
+        between = b","
+    await people.known(here, user.user_id)
+    yield b"]}"
+
+
+def _event_out(event: ExportedInteraction) -> dict[str, Any]:
+    told = asdict(event)
+    del told["key"], told["user_id"]
+    return told
+
+
+def _reward_out(reward: ExportedReward) -> dict[str, Any]:
+    told = asdict(reward)
+    del told["slate_id"]
+    return told | {"value": told.pop("micros") / 1e6}
 
 
 def _slate_out(now: Snapshot, domain: str, judged: Judged) -> dict[str, Any]:

@@ -276,6 +276,59 @@ class SlatesResponse(Answer):
     next_cursor: str | None
 
 
+class RewardOut(Answer):
+    """A reward on record."""
+
+    item_id: str
+    kind: str
+    """`reward`, or the kind of the interaction that it follows from."""
+    value: float
+    received_at: float
+    event_id: str | None
+    interaction_id: str | None
+
+
+class EventOut(Answer):
+    """An interaction on record."""
+
+    domain: str
+    item_id: str
+    kind: str
+    value: float | None
+    occurred_at: float
+    """Unix seconds."""
+    received_at: float
+    event_id: str | None
+    slate_id: str | None
+    context: dict[str, Any] | None
+
+
+class SlateExport(SlateOut):
+    """A slate with every reward of it."""
+
+    rewards: list[RewardOut]
+
+
+class UserExport(Answer):
+    """Everything that is stored about a user."""
+
+    user_id: str
+    attributes: dict[str, Any]
+    revision: int
+    interactions: list[EventOut]
+    """Oldest first."""
+    slates: list[SlateExport]
+    """Newest first."""
+
+
+class MergeResponse(Answer):
+    """What was taken over."""
+
+    interactions: int
+    slates: int
+    attributes: int
+
+
 class ArmOut(Answer):
     """An item as a policy knows it."""
 

@@ -151,8 +151,17 @@ class AsyncClient:
             if cursor is None:
                 return
 
+    async def export_user(self, user_id: str) -> answers.UserExport:
+        """Everything that is stored about a user."""
+        return await self._get(wire.address("/v1/users/{user_id}/export", user_id=user_id), answers.UserExport)
+
+    async def merge_users(self, user_id: str, from_id: str) -> answers.MergeResponse:
+        """Take over all that is known of `from_id`, who is gone then; the same again changes nothing."""
+        path = wire.address("/v1/users/{user_id}/merge", user_id=user_id)
+        return await self._post(path, {"from": from_id}, answers.MergeResponse, wire.once_per_call())
+
     async def delete_user(self, user_id: str) -> None:
-        """Erase a user: attributes, interactions and slates."""
+        """Erase every trace of a user."""
         await self._delete(wire.address("/v1/users/{user_id}", user_id=user_id))
 
     # Domains and items

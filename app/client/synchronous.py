@@ -151,8 +151,17 @@ class Client:
             if cursor is None:
                 return
 
+    def export_user(self, user_id: str) -> answers.UserExport:
+        """Everything that is stored about a user."""
+        return self._get(wire.address("/v1/users/{user_id}/export", user_id=user_id), answers.UserExport)
+
+    def merge_users(self, user_id: str, from_id: str) -> answers.MergeResponse:
+        """Take over all that is known of `from_id`, who is gone then; the same again changes nothing."""
+        path = wire.address("/v1/users/{user_id}/merge", user_id=user_id)
+        return self._post(path, {"from": from_id}, answers.MergeResponse, wire.once_per_call())
+
     def delete_user(self, user_id: str) -> None:
-        """Erase a user: attributes, interactions and slates."""
+        """Erase every trace of a user."""
         self._delete(wire.address("/v1/users/{user_id}", user_id=user_id))
 
     # Domains and items

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import orjson
-from sqlalchemy import LargeBinary, String, bindparam, cast, delete, null, select, update
+from sqlalchemy import LargeBinary, Row, String, bindparam, cast, delete, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import catalogue, item_events, rewards, tables, tombstones, users
@@ -161,22 +162,24 @@ async def export_since(connection: AsyncConnection, after_key: int, limit: int) 
     one read may still be committed on Postgres.
     """
     rows = await connection.execute(_EXPORT, {"after_key": after_key, "size": limit})
-    return [
-        ExportedInteraction(
-            key=row.key,
-            user_id=row.user_id,
-            domain=row.domain,
-            item_id=row.item_id,
-            kind=row.kind,
-            value=row.value,
-            occurred_at=seconds(row.occurred_at),
-            received_at=seconds(row.received_at),
-            event_id=row.event_id,
-            slate_id=row.slate_id,
-            context=row.context,
-        )
-        for row in rows
-    ]
+    return [exported(row) for row in rows]
+
+
+def exported(row: Row[Any]) -> ExportedInteraction:
+    """From a row of `interactions` beside the ids of user and item and the domain's name."""
+    return ExportedInteraction(
+        key=row.key,
+        user_id=row.user_id,
+        domain=row.domain,
+        item_id=row.item_id,
+        kind=row.kind,
+        value=row.value,
+        occurred_at=seconds(row.occurred_at),
+        received_at=seconds(row.received_at),
+        event_id=row.event_id,
+        slate_id=row.slate_id,
+        context=row.context,
+    )
 
 
 def content_digest(event: NewInteraction) -> bytes:

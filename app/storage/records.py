@@ -170,6 +170,30 @@ class ExportedInteraction:
     context: Json | None
 
 
+@dataclass(frozen=True, slots=True)
+class ExportedReward:
+    """A reward with the ids that callers know."""
+
+    slate_id: str
+    item_id: str
+    kind: str
+    micros: int
+    received_at: float
+    event_id: str | None
+    interaction_id: str | None
+    """Event id of the interaction that it follows from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What was taken over from one user by another."""
+
+    interactions: int
+    slates: int
+    attributes: int
+    """Those that the other had not."""
+
+
 class ShownItem(NamedTuple):
     """One place of a slate."""
 

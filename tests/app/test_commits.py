@@ -72,6 +72,7 @@ async def _writes(service: Service) -> list[tuple[str, str, Any]]:
         ("PUT", "/v1/admin/exploration", exploration),
         ("POST", "/v1/admin/checkpoints/reload", {"domain": "films", "checkpoint": "bias"}),
         ("POST", "/v1/admin/checkpoints/rollback", {"domain": "films", "role": "collaborative"}),
+        ("POST", "/v1/users/ada/merge", {"from": "grace"}),
         ("DELETE", "/v1/interactions/e1", None),
         ("DELETE", "/v1/users/ada", None),
     ]
