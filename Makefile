@@ -6,7 +6,7 @@ BIN := .venv/bin
 DATA ?= $(or $(WARMSTART_DATA_DIR),var)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-CHAOS := durability arms
+CHAOS := durability backends arms
 
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d :)
 
