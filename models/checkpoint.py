@@ -9,7 +9,6 @@
 A checkpoint is written aside and renamed into place, so that a reader sees all of it or nothing.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,30 +22,32 @@ from typing import Any
 import orjson
 import polars as pl
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as parse_tensors
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.datasets.dataset import Dataset
-from models.datasets.schema import Attributes, Schema
-from models.recommender import Fitted, ItemTable, Recommender, Role
+from models.checkpoint_parts import (
+    DIGESTS,
+    DOMAIN,
+    PARTS,
+    TRAINED,
+    CheckpointError,
+    CheckpointItem,
+    item_list,
+    item_table,
+    read_file,
+    sha256,
+    tensors,
+    verified,
+)
+from models.datasets.dataset import Dataset, item_content
+from models.datasets.schema import Schema
+from models.recommender import Evidence, Fitted, ItemTable, Recommender, Role
 from models.registry import RECOMMENDERS
 from models.training.domains import Direction, TransferSettings
 
+__all__ = ["PARTS", "Card", "Checkpoint", "CheckpointError", "CheckpointItem", "LearntThrough", "load", "save"]
 FORMAT_VERSION = 1
-PARTS = ("card.json", "weights.safetensors", "items.safetensors", "items.parquet")
-DOMAIN, TRAINED = "table.domain", "table.trained"
-"""Names of the two columns that every item table has, beside the recommender's own."""
-
-
-class CheckpointError(Exception):
-    """A folder that is no checkpoint this program can serve. `reason` is one of the problem types of the API."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class LearntThrough(BaseModel):
@@ -56,7 +57,7 @@ class LearntThrough(BaseModel):
 
     installation: int
     """The installation's number."""
-    key: int
+    key: int = Field(ge=0, lt=1 << 63)
     """Key of the newest interaction that there was."""
 
 
@@ -92,16 +93,6 @@ class Card(BaseModel):
             return names
         direction = Direction.named(self.schema_, self.config.get("source"), self.config.get("target"))
         return [names[direction.target]]
-
-
-@dataclass(frozen=True)
-class CheckpointItem:
-    """An item as the checkpoint knows it, in the order of the item table's rows."""
-
-    item_id: str
-    domain: str
-    title: str
-    attributes: Attributes
 
 
 @dataclass(frozen=True)
@@ -158,8 +149,8 @@ def save(
         table = {**fitted.table.columns, DOMAIN: fitted.table.domain, TRAINED: fitted.table.trained}
         save_file(_contiguous(table), aside / "items.safetensors")
         _items_frame(data).write_parquet(aside / "items.parquet")
-        digests = {part: _sha256((aside / part).read_bytes()) for part in PARTS}
-        (aside / "digests.json").write_text(json.dumps(digests, indent=2, sort_keys=True))
+        digests = {part: sha256((aside / part).read_bytes()) for part in PARTS}
+        (aside / DIGESTS).write_text(json.dumps(digests, indent=2, sort_keys=True))
         for file in aside.iterdir():
             _fsync(file)
         aside.chmod(0o755)
@@ -173,64 +164,95 @@ def save(
 
 def load(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
     """Read, verify and rebuild a checkpoint. Raises CheckpointError, whose reason says what is wrong with it."""
-    contents, digest = _verified(path)
+    contents, digest = verified(path)
     card = _parse_card(contents["card.json"])
-    kind = RECOMMENDERS.get(card.recommender)
-    if kind is None:
-        raise CheckpointError("checkpoint-incompatible", f"this version has no recommender named {card.recommender!r}")
-    try:
-        recommender = kind(kind.Config.model_validate(card.config), card.schema_)
-    except ValidationError as error:
-        raise CheckpointError("checkpoint-incompatible", f"its configuration does not fit: {error}") from error
-    weights = _tensors(contents["weights.safetensors"])
-    columns = _tensors(contents["items.safetensors"])
-    try:
-        recommender.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError("checkpoint-incompatible", f"its weights do not fit: {error}") from error
-    items = _parse_items(contents["items.parquet"])
-    table = _table(columns, len(items), len(card.schema_.domains))
-    recommender.eval().requires_grad_(False).to(device)
+    recommender = _rebuilt(card, tensors(contents["weights.safetensors"]))
+    items = item_list(contents["items.parquet"])
+    domains = [domain.name for domain in card.schema_.domains]
+    table = item_table(tensors(contents["items.safetensors"]), items, domains)
+    _check_columns(recommender, table)
+    _check_answers(recommender, table, [domains.index(name) for name in card.targets])
+    recommender.to(device)
     return Checkpoint(path, digest, card, recommender, table.to(device), items)
 
 
 def read_card(path: Path) -> tuple[Card, str]:
     """(card, digest) without reading the weights' values; verifies nothing but the card and the list of digests."""
-    if not path.is_dir() or not (path / "digests.json").is_file():
+    if not path.is_dir() or not (path / DIGESTS).exists():
         raise CheckpointError("checkpoint-unsupported-format", f"{path.name} is not a checkpoint folder")
-    try:
-        listed = (path / "digests.json").read_bytes()
-        return _parse_card((path / "card.json").read_bytes()), _sha256(listed)
-    except OSError as error:
-        raise CheckpointError("checkpoint-invalid", f"{path.name}: {error.strerror}") from error
+    listed = read_file(path, DIGESTS)
+    return _parse_card(read_file(path, "card.json")), sha256(listed)
 
 
 def read_items(path: Path) -> tuple[Card, list[CheckpointItem]]:
     """(card, items) of a verified checkpoint, without rebuilding the recommender. Raises CheckpointError."""
-    contents, _ = _verified(path)
-    return _parse_card(contents["card.json"]), _parse_items(contents["items.parquet"])
+    contents, _ = verified(path)
+    return _parse_card(contents["card.json"]), item_list(contents["items.parquet"])
 
 
 def verify(path: Path) -> str:
     """Check every file against digests.json; returns the checkpoint's digest. Raises CheckpointError."""
-    return _verified(path)[1]
+    return verified(path)[1]
 
 
-def _verified(path: Path) -> tuple[dict[str, bytes], str]:
-    if not path.is_dir() or not (path / "digests.json").is_file():
-        raise CheckpointError("checkpoint-unsupported-format", f"{path.name} is not a checkpoint folder")
-    listed = (path / "digests.json").read_bytes()
+def _rebuilt(card: Card, weights: dict[str, Tensor]) -> Recommender:
+    """The recommender of a card, with those weights."""
+    kind = RECOMMENDERS.get(card.recommender)
+    if kind is None:
+        raise CheckpointError("checkpoint-incompatible", f"this version has no recommender named {card.recommender!r}")
     try:
-        digests = orjson.loads(listed)
-        contents = {part: (path / part).read_bytes() for part in PARTS}
-    except (orjson.JSONDecodeError, OSError) as error:
-        raise CheckpointError("checkpoint-invalid", f"{path.name}: {error}") from error
-    if not isinstance(digests, dict):
-        raise CheckpointError("checkpoint-invalid", "digests.json is not a table of digests")
-    for part, content in contents.items():
-        if _sha256(content) != digests.get(part):
-            raise CheckpointError("checkpoint-digest-mismatch", f"{part} is not the file that was saved")
-    return contents, _sha256(listed)
+        config = kind.Config.model_validate(card.config)
+        # First without memory: a card may ask for any size, and only one that its weights have is taken.
+        with torch.device("meta"):
+            kind(config, card.schema_).load_state_dict(weights, assign=True)
+        recommender = kind(config, card.schema_)
+        recommender.load_state_dict(weights)
+    # Sizes out of range, and domains that a transfer does not have, are found out by whoever builds the layers.
+    except (ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
+        raise CheckpointError("checkpoint-incompatible", f"configuration and weights do not fit: {error}") from error
+    return recommender.eval().requires_grad_(False)
+
+
+def _check_columns(recommender: Recommender, table: ItemTable) -> None:
+    """Raise CheckpointError where rows of new items, made from their content, would not fit into the item table."""
+    encoder = recommender.schema.item_attributes
+    try:
+        with torch.no_grad():
+            expected = recommender.embed_items(item_content(encoder, [""], [{}]), 0)
+    except Exception as error:  # whatever it says, it cannot serve
+        raise CheckpointError("checkpoint-incompatible", f"it makes no rows of items: {error}") from error
+    if _form(expected) != _form(table.columns):
+        raise CheckpointError("checkpoint-incompatible", "its item table has other columns than the recommender")
+
+
+def _check_answers(recommender: Recommender, table: ItemTable, targets: list[int]) -> None:
+    """Raise CheckpointError where a newcomer, or somebody with one interaction, gets no finite scores."""
+    if not len(table):
+        return
+    attributes = torch.zeros(1, recommender.schema.user_attributes.width)
+    low, high = recommender.schema.scales()
+    for target in targets:
+        of_target = (table.domain == target).nonzero()[:1].T  # (1, 1), or (1, 0) where the domain has no items yet
+        one = Evidence(
+            items=of_target,
+            values=((low + high) / 2)[target].expand(of_target.shape),
+            weights=torch.ones(of_target.shape),
+            kinds=torch.zeros(of_target.shape, dtype=torch.int64),
+            times=torch.full(of_target.shape, torch.nan, dtype=torch.float64),
+            attributes=attributes,
+        )
+        for evidence in (one.emptied(), one):
+            try:
+                with torch.no_grad():
+                    scores = recommender.score(recommender.adapt(evidence, table, target), table)
+            except Exception as error:  # whatever it says, it cannot serve
+                raise CheckpointError("checkpoint-incompatible", f"it does not answer: {error}") from error
+            if not all(part.isfinite().all() for part in (scores.mean, scores.std) if part is not None):
+                raise CheckpointError("checkpoint-non-finite", "its scores are not finite")
+
+
+def _form(columns: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, bool]]:
+    return {name: (column.shape[1:], column.is_floating_point()) for name, column in columns.items()}
 
 
 def _parse_card(content: bytes) -> Card:
@@ -241,28 +263,6 @@ def _parse_card(content: bytes) -> Card:
         return Card.model_validate(raw)
     except (orjson.JSONDecodeError, ValidationError) as error:
         raise CheckpointError("checkpoint-invalid", f"card.json cannot be read: {error}") from error
-
-
-def _tensors(content: bytes) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = parse_tensors(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError("checkpoint-invalid", f"a tensor file cannot be read: {error}") from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError("checkpoint-non-finite", f"{name} has values that are not finite")
-    return tensors
-
-
-def _table(columns: dict[str, Tensor], n_items: int, n_domains: int) -> ItemTable:
-    domain, trained = columns.pop(DOMAIN, None), columns.pop(TRAINED, None)
-    if domain is None or trained is None or domain.dtype != torch.int64 or trained.dtype != torch.bool:
-        raise CheckpointError("checkpoint-invalid", "the item table lacks its domain or trained column")
-    if any(len(column) != n_items for column in [domain, trained, *columns.values()]):
-        raise CheckpointError("checkpoint-invalid", "the item table and the list of items differ in length")
-    if n_items and not (int(domain.min()) >= 0 and int(domain.max()) < n_domains):
-        raise CheckpointError("checkpoint-invalid", "the item table names a domain that the card does not have")
-    return ItemTable(columns, domain, trained)
 
 
 def _items_frame(data: Dataset) -> pl.DataFrame:
@@ -278,24 +278,8 @@ def _items_frame(data: Dataset) -> pl.DataFrame:
     )
 
 
-def _parse_items(content: bytes) -> list[CheckpointItem]:
-    try:
-        frame = pl.read_parquet(content, columns=["item_id", "domain", "title", "attributes"])
-        return [
-            CheckpointItem(item_id, domain, title, orjson.loads(attributes))
-            for item_id, domain, title, attributes in frame.iter_rows()
-        ]
-    # A damaged file can make polars panic, which is no PolarsError and not even an Exception.
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, orjson.JSONDecodeError, OSError) as error:
-        raise CheckpointError("checkpoint-invalid", f"items.parquet cannot be read: {error}") from error
-
-
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _fsync(path: Path) -> None:

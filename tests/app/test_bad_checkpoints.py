@@ -6,12 +6,14 @@ What is wrong with a checkpoint is in `tests/models/test_checkpoint.py`; here is
 import asyncio
 import hashlib
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import polars as pl
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -75,6 +77,35 @@ def card(**changes: object) -> Callable[[Path], None]:
     return harm
 
 
+def items(change: Callable[[pl.DataFrame], pl.DataFrame]) -> Callable[[Path], None]:
+    def harm(path: Path) -> None:
+        change(pl.read_parquet(path / "items.parquet")).write_parquet(path / "items.parquet")
+        sealed(path)
+
+    return harm
+
+
+def configured(**changes: object) -> Callable[[Path], None]:
+    def harm(path: Path) -> None:
+        config = json.loads((path / "card.json").read_text())["config"]
+        card(config=config | changes)(path)
+
+    return harm
+
+
+def too_large(path: Path) -> None:
+    for part, name in (("weights.safetensors", "mean"), ("items.safetensors", "bias")):
+        tensors(part, lambda held, name=name: held[name].fill_(3e38))(path)
+
+
+def in_place_of(part: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def harm(path: Path) -> None:
+        (path / part).unlink()
+        make(path / part)
+
+    return harm
+
+
 HARMED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "truncated": ("checkpoint-invalid", cut),
     "header length 2^63": ("checkpoint-invalid", written("weights.safetensors", (2**63).to_bytes(8, "little") + b"{}")),
@@ -98,6 +129,35 @@ HARMED: dict[str, tuple[str, Callable[[Path], None]]] = {
     "another recommender's weights": ("checkpoint-incompatible", card(recommender="popularity")),
     "a recommender of a later version": ("checkpoint-incompatible", card(recommender=ECHO)),
     "a later format": ("checkpoint-incompatible", card(format_version=2)),
+    "a pipe that never speaks": ("checkpoint-invalid", in_place_of("weights.safetensors", os.mkfifo)),
+    "a file without end": (
+        "checkpoint-invalid",
+        in_place_of("items.safetensors", lambda path: path.symlink_to("/dev/zero")),
+    ),
+    "a link to another checkpoint's part": (
+        "checkpoint-invalid",
+        in_place_of("items.parquet", lambda path: path.symlink_to(path.parent.parent / "bias" / "items.parquet")),
+    ),
+    "weights whose sums overflow": ("checkpoint-non-finite", too_large),
+    "a setting that there is none of": ("checkpoint-incompatible", configured(size=10**12)),
+    "a column missing": ("checkpoint-incompatible", tensors("items.safetensors", lambda held: held.pop("bias"))),
+    "a column too many": (
+        "checkpoint-incompatible",
+        tensors("items.safetensors", lambda held: held.update(more=held["bias"].clone())),
+    ),
+    "an item of a domain that there is none of": (
+        "checkpoint-invalid",
+        items(lambda frame: frame.with_columns(domain=pl.lit(ECHO))),
+    ),
+    "an item twice": ("checkpoint-invalid", items(lambda frame: pl.concat([frame[:-1], frame[:1]]))),
+    "an id that no database stores": (
+        "checkpoint-invalid",
+        items(lambda frame: frame.with_columns(item_id=pl.col("item_id") + "\0")),
+    ),
+    "attributes that are no table": (
+        "checkpoint-invalid",
+        items(lambda frame: frame.with_columns(attributes=pl.lit("[]"))),
+    ),
     "no digests": ("checkpoint-unsupported-format", without("digests.json")),
 }
 

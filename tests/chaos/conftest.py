@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos.checkpoints import train_bases
 from tests.chaos.lives import Nursery, nursery
 from tests.e2e.conftest import backing
 
@@ -26,3 +27,9 @@ def services() -> Iterator[Nursery]:
     """Where services are started quickly, one at a time."""
     with nursery() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Checkpoints to serve, and to harm copies of."""
+    return train_bases(tmp_path_factory.mktemp("bases"))
