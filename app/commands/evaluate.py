@@ -43,7 +43,10 @@ def evaluate_command(
         int | None, typer.Option(min=1, help="Seeds to train with, from 0 on. Default: 1; crossdomain: 3 draws.")
     ] = None,
     repeat: Annotated[
-        str | None, typer.Option(help="Recipes to train with every seed, with commas; the others take the first.")
+        str | None,
+        typer.Option(
+            help="Recipes to train with every seed, with commas; the others take the first (crossdomain: first draw, first beta)."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask so many users only: a quick look.")] = None,
     draws: Annotated[Path | None, typer.Option(help="File of published draws.")] = None,

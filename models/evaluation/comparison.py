@@ -2,7 +2,8 @@
 
 One exam or several *draws* of it (other cold users, other training data, questions of the same names) make one table.
 Over the training seeds of one draw the questions are the same, so totals are averaged; draws ask other questions, so
-their totals stand side by side, and whoever is asked in several is resampled with all of them.
+their totals stand side by side, and whoever is asked in several is resampled with all of them. A row that sat some of
+the draws alone is compared on those.
 """
 
 import statistics
@@ -48,14 +49,14 @@ Sat = tuple[Exam, Mapping[str, Entry]]
 
 def compare(draws: Sequence[Sat], baselines: Sequence[str]) -> list[Row]:
     """Rows of draws whose groups have the same names, in the order in which the entries were added."""
-    return [_row(name, draws, baselines) for name in draws[0][1]]
+    return [_row(name, [draw for draw in draws if name in draw[1]], baselines) for name in draws[0][1]]
 
 
 def joined(parts: Sequence[list[Row]]) -> list[Row]:
-    """Rows of the same names side by side: the cells of other groups of questions."""
+    """Rows of the same names side by side: the cells of other groups of questions. The first part has all rows."""
     rows = []
     for row in parts[0]:
-        same = [next(other for other in part if other.name == row.name) for part in parts]
+        same = [other for part in parts for other in part if other.name == row.name]
         cells = {group: cell for other in same for group, cell in other.cells.items()}
         epochs = [epoch for other in same for epoch in other.epochs]
         rows.append(row.model_copy(update={"cells": cells, "epochs": epochs}))

@@ -29,7 +29,7 @@ def curve(report: Report) -> str:
     def draw(axes: Axes) -> None:
         groups = list(report.groups)
         for row in report.rows:
-            figures = [row.cells[group].figures for group in groups]
+            figures = [row.cells[group].figures if group in row.cells else {} for group in groups]
             if row.name not in UNPLOTTED and all(figure in known for known in figures):
                 axes.plot(groups, [known[figure] for known in figures], marker="o", markersize=3, label=row.name)
         axes.set_ylabel(NAMES.get(figure, figure))

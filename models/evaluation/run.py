@@ -12,14 +12,14 @@ import torch
 
 from models.blend import Blend
 from models.datasets.dataset import Dataset
-from models.evaluation.comparison import compare, joined
+from models.evaluation.comparison import Sat, compare, joined
 from models.evaluation.crossdomain import BETAS
 from models.evaluation.exam import Exam
 from models.evaluation.fits import Fits
 from models.evaluation.protocols import PROTOCOLS, SHOTS, ProtocolOptions
 from models.evaluation.results import REQUIRED, Report, Row, Timing, Timings
 from models.evaluation.served import ServedPredictor
-from models.evaluation.sitting import Save, Sitting, target_only
+from models.evaluation.sitting import MOST_POPULAR, Save, Sitting, target_only
 from models.recipes import Recipe, load
 from models.recommender import Progress, no_progress
 from models.registry import RECOMMENDERS
@@ -33,7 +33,11 @@ TARGET_ONLY = "bayes"
 """Recipe that is trained on the target alone as well."""
 CROSS_DOMAIN_ROWS = ("bayes_biases",)
 """Recipes that every cross-domain table has beside the required rows."""
-CROSS_DOMAIN_BASELINES = ("bayes_biases", target_only(TARGET_ONLY))
+CROSS_DOMAIN_BASELINES = ("bayes_biases", target_only(TARGET_ONLY), MOST_POPULAR)
+ONE_DRAW = (
+    "Rows of one draw take long to train and sat the first draw at the first beta alone. Draws are not equally hard: "
+    "such a row's differences to the baselines, on that draw, say more than its figures beside the mean of several."
+)
 TRAINED_ROWS = tuple(name for name in REQUIRED if name not in {"random", "constant"})
 
 
@@ -50,7 +54,8 @@ class Plan:
     """Names of recipes; the required rows are added where they are not named."""
     seeds: Sequence[int] = (0,)
     repeat: Sequence[str] | None = None
-    """Recipes that are trained with every seed, the others with the first only; None: all of them."""
+    """Recipes that are trained with every seed, the others with the first only; None: all of them. Cross-domain, where
+    a seed is a draw: the others sit the first draw at the first beta alone."""
     blend: Sequence[str] = ()
     """Recipes whose learnt blend is a row of its own."""
     limit: int | None = None
@@ -143,14 +148,16 @@ def _cross_domains(data: Dataset, plan: Plan, progress: Progress, fits: Fits | N
     exams: list[Exam] = []
     timed: dict[str, Timing] = {}
     for hidden, beta in product(plan.hidden, plan.betas):
-        draws = []
+        draws: list[Sat] = []
         for seed in plan.seeds:
             exam = make_exam(data, plan, beta=beta, hidden=hidden, draw_seed=plan.draw_seed + seed)
             how: dict[str, Any] = {"device": plan.device, "deterministic": plan.deterministic, "progress": progress}
             sitting = Sitting(exam, fits=fits, **how)
             sitting.add_simple_rows([seed])
+            first = not draws and not parts
             for recipe in recipes:
-                sitting.add_recipe(recipe, [seed])
+                if first or plan.repeat is None or recipe.name in (*TRAINED_ROWS, *CROSS_DOMAIN_ROWS, *plan.repeat):
+                    sitting.add_recipe(recipe, [seed])
             sitting.add_target_only(alone, [seed])
             draws.append((exam, sitting.entries))
             timed = timed or sitting.timings()
@@ -166,6 +173,7 @@ def _cross_domains(data: Dataset, plan: Plan, progress: Progress, fits: Fits | N
         groups={group.label: (len(torch.unique(group.users)), len(group)) for exam in exams for group in exam.groups},
         rows=joined(parts),
         baselines=CROSS_DOMAIN_BASELINES,
+        notes=[] if plan.repeat is None else [ONE_DRAW],
     )
     return Evaluation(report, _timings(plan, timed), {})
 

@@ -87,12 +87,13 @@ def _by_group(report: Report, figure: str, caption: str, *, strongest: bool = Fa
     """One figure, a column for each group of questions; rows without it are left out."""
     rows = [row for row in report.rows if all(figure in cell.figures for cell in row.cells.values())]
     strong = set()
-    if strongest and rows:
+    complete = [row for row in rows if not _of_fewer_draws(report, row)]
+    if strongest and complete:
         pick: Callable[..., Row] = min if figure in LOWER_IS_BETTER else max
         for column, group in enumerate(report.groups, start=1):
-            winner = pick(rows, key=lambda row, g=group: row.cells[g].figures[figure])
+            winner = pick(complete, key=lambda row, g=group: row.cells[g].figures[figure])
             strong.add((rows.index(winner), column))
-    grid = [[row.name, *(_value(row.cells[group], figure) for group in report.groups)] for row in rows]
+    grid = [[_name(report, row), *(_value(row.cells.get(group), figure) for group in report.groups)] for row in rows]
     return Table(NAMES.get(figure, figure), caption, ["", *report.groups], grid, frozenset(strong))
 
 
@@ -100,17 +101,19 @@ def _differences(report: Report, figure: str, baseline: str) -> Table:
     grid: list[list[str]] = []
     strong = set()
     for row in report.rows:
-        intervals = [cell.against.get(baseline, {}).get(figure) for cell in row.cells.values()]
-        if any(interval is None for interval in intervals):
+        if any(figure not in cell.against.get(baseline, {}) for cell in row.cells.values()):
             continue
         texts = []
-        for column, interval in enumerate(intervals, start=1):
-            assert interval is not None
+        for column, group in enumerate(report.groups, start=1):
+            if group not in row.cells:
+                texts.append("")
+                continue
+            interval = row.cells[group].against[baseline][figure]
             better = interval.high < 0 if figure in LOWER_IS_BETTER else interval.low > 0
             if better:
                 strong.add((len(grid), column))
             texts.append(f"{interval.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]")
-        grid.append([row.name, *texts])
+        grid.append([_name(report, row), *texts])
     caption = (
         "Row minus baseline on the same users, 95 % interval of a paired bootstrap over users; better ones stand out."
     )
@@ -158,7 +161,18 @@ def _settings(report: Report) -> Table:
     return Table("Settings", caption, ["", "settings", "seeds", "epochs", "how chosen"], rows)
 
 
-def _value(cell: Cell, figure: str) -> str:
+def _of_fewer_draws(report: Report, row: Row) -> bool:
+    """Whether a row of a cross-domain table sat fewer draws than others: its figures are no mean beside theirs."""
+    return report.measure == "transfer" and len(row.seeds) < len(report.row("bayes").seeds)
+
+
+def _name(report: Report, row: Row) -> str:
+    return f"{row.name} (1 draw)" if _of_fewer_draws(report, row) else row.name
+
+
+def _value(cell: Cell | None, figure: str) -> str:
+    if cell is None:
+        return ""
     value = f"{cell.figures[figure]:.4f}"
     return f"{value} ± {cell.spread[figure]:.4f}" if figure in cell.spread else value
 

@@ -1,5 +1,6 @@
 """The cross-domain protocol: who is cold, what stays, what is asked; domains, directions and hidden identities."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from models.evaluation.predictors import Constant
 from models.evaluation.protocols import PROTOCOLS, ProtocolOptions
 from models.evaluation.run import CROSS_DOMAIN_BASELINES, Plan, evaluate
 from models.evaluation.sitting import Sitting
+from models.evaluation.tables import tables
 from models.recommender import ItemTable
 from models.training.domains import (
     Direction,
@@ -237,3 +239,20 @@ def test_users_to_validate_on_are_from_both_domains_or_from_the_target(world: Da
     held = held_in_target(nobody, FORTH, 0)
     assert len(held)
     assert (held >= world.n_users).all()
+
+
+def test_a_row_may_sit_the_first_draw_alone_and_is_compared_on_it(world: Dataset) -> None:
+    settings = {"bayes": {"n_factors": 1, "iterations": 2}, "bayes_biases": {"iterations": 2}}
+    plan = Plan("crossdomain", ["collective", "mf"], seeds=[0, 1], repeat=["mf"], betas=[0.2, 0.8], settings=settings)
+    report = evaluate(world, plan).report
+    repeated, once = report.row("mf"), report.row("collective")
+    assert (repeated.seeds, once.seeds) == ([0, 1], [0])
+    assert set(repeated.cells) == set(report.groups)
+    assert set(once.cells) == {"20%", *(f"20%, k={k}" for k in SHOTS)}
+    difference = once.cells["20%"].against["bayes_biases"]["rmse"].difference
+    alone = evaluate(world, replace(plan, seeds=[0], repeat=None, betas=[0.2])).report
+    assert difference == alone.row("collective").cells["20%"].against["bayes_biases"]["rmse"].difference
+    headline = tables(report)[0]
+    names = [row[0] for row in headline.rows]
+    assert {"mf", "collective (1 draw)"} <= set(names)
+    assert headline.rows[names.index("collective (1 draw)")][-1] == ""
