@@ -23,6 +23,7 @@ from models.recommenders.mf import Mf
 from models.recommenders.no_overlap import NoOverlap
 from models.recommenders.parameter_transfer import ParameterTransfer
 from models.recommenders.popularity import Popularity
+from models.recommenders.preference_transfer import PreferenceTransfer
 from models.recommenders.prototype_zero_shot import PrototypeZeroShot
 from models.recommenders.prototypical import Prototypical
 from models.recommenders.relation_transfer import RelationTransfer
@@ -59,5 +60,6 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         NoOverlap,
         CrossGnn,
         Ktlf,
+        PreferenceTransfer,
     )
 }

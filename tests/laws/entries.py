@@ -125,6 +125,12 @@ ENTRIES: dict[str, Entry] = {
     "bayes_transfer": Entry(
         settings={"n_factors": 3, "iterations": 20}, uses_attributes=True, worlds=("two",), targets=(1,)
     ),
+    "preference_transfer": Entry(
+        settings={"liked_above": 0.5, "rank": 8, "popularity_prior": 10.0},
+        worlds=("two",),
+        targets=(1,),
+        learns_items=False,
+    ),
     "collective": Entry(settings={"n_factors": 3, "reg": 4.0, "reg_source": 4.0, "reg_target": 4.0}, worlds=("two",)),
     "mapping": Entry(settings={"n_factors": 3, "reg": 4.0}, worlds=("two",), targets=(1,)),
     "mapping: mlp": Entry(
