@@ -1,6 +1,6 @@
 """Preference transfer: what somebody did in one catalogue says what they will choose and like in another.
 
-    x_u = [ w_j / (|w|² + s w²)^½ of all that u did, c ]                 w_j = (n_j + b)^-½, so that hits count less
+    x_u = [ w_j / (|w|² + s w̄²)^½ of all that u did, c ]                 w_j = (n_j + b)^-½, so that hits count less
     minimise  |Y - 1 m' - X B|² + reg |B|²,    rank B ≤ R                Y likes in the target, m what people like there
     s_ui = m_i + x_u' B_i = m_i + (sum_j x_uj p_j + c p_0) . q_i         B = P Q'
 
@@ -15,6 +15,7 @@ is mostly how generous they are and how good it is, which item they pick is tast
 
 from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from scipy import sparse
@@ -31,6 +32,8 @@ from models.training.transfer import Transfer
 
 CONSTANT = 3.0
 """c: a constant is shrunken by reg / c²."""
+OVERSAMPLED = 16
+"""Directions more than are kept, in which what is kept is looked for (Halko et al., SIAM Review 2011)."""
 REG_CONTENT = 5.0
 """Ridge penalty of the regression of rows on content, in items."""
 
@@ -65,7 +68,7 @@ class PreferenceTransfer(Transfer):
         n_features = schema.item_attributes.width + len(schema.domains)
         self.likes, self.actions = Likes(schema, config.liked_above), Likes(schema, -1.0)
         self.register_buffer("constant", torch.zeros(config.rank))  # c p_0
-        self.register_buffer("typical", torch.ones(()))  # w², the mean over what everybody did
+        self.register_buffer("typical", torch.ones(()))  # w̄², the mean over what everybody did
         self.register_buffer("content", torch.zeros(n_features, 2 * config.rank + 1))  # of p, q and m
 
     @property
@@ -74,8 +77,9 @@ class PreferenceTransfer(Transfer):
 
     def adapt(self, evidence: Evidence, table: ItemTable, target: int) -> Tensor:
         items = torch.where(evidence.mask, evidence.items, 0)
-        x = self.actions.of_evidence(evidence, table) * table["weight"][items] * evidence.mask  # (B, L)
-        x = x / (x.square().sum(dim=1, keepdim=True) + self.config.shrinkage * self.typical).sqrt().clamp(min=1e-9)
+        counted, weight = self.actions.of_evidence(evidence, table) * evidence.mask, table["weight"][items]  # (B, L)
+        length = (counted * weight.square()).sum(dim=1, keepdim=True) + self.config.shrinkage * self.typical
+        x = counted * weight / length.sqrt().clamp(min=1e-9)
         return self.constant + (x[:, None] @ table["read"][items]).squeeze(1)
 
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
@@ -94,15 +98,13 @@ class PreferenceTransfer(Transfer):
         weight = (counts + self.config.popularity_prior).rsqrt()
         self.typical.copy_((counts * weight.square()).sum() / counts.sum().clamp(min=1))
         x, y = self._examples(data, weight, torch.Generator().manual_seed(options.seed))
-        if not x.shape[0]:
-            raise ValueError("nobody likes anything in the target: there is nothing to learn from")
         here = (data.items.domain == self.direction.target).nonzero().flatten()
         wanted = torch.from_numpy(y[:, here.numpy()].toarray())  # (n, T)
         share = wanted.mean(dim=0)
         options.progress("regressing", 0.2, {})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)  # the low-rank SVD draws from torch's own generator
-            read, like = _reduced_rank(x, wanted - share, self.config.reg, self.config.rank)
+            read, like = reduced_rank(x, wanted - share, self.config.reg, self.config.rank)
         rank = self.config.rank
         self.constant.copy_(CONSTANT * read[-1])
         rows = torch.zeros(data.n_items, 2 * rank + 1)
@@ -116,7 +118,7 @@ class PreferenceTransfer(Transfer):
 
     def _columns(self, rows: Tensor, domain: Tensor) -> Columns:
         """(n, 2 R + 1) rows as columns of the table; items of other domains are not among what may be liked."""
-        read, like, share = rows.split([self.config.rank, self.config.rank, 1], dim=1)
+        read, like, share = rows.tensor_split([self.config.rank, 2 * self.config.rank], dim=1)
         there = (domain == self.direction.target)[:, None]
         return {"read": read.contiguous(), "like": like.where(there, 0), "share": share.where(there, 0)[:, 0]}
 
@@ -125,22 +127,24 @@ class PreferenceTransfer(Transfer):
     ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
         """X (n, N + 1), a constant last, and Y (n, N)."""
         target = domain_of(data) == self.direction.target
+        if not self.likes.matrix(data.where(target)).nnz:
+            raise ValueError("nobody likes anything in the target: there is nothing to learn from")
         half = torch.rand(len(target), generator=generator) < 0.5
         parts = [(~target, target, 1.0), (~target | half, target & ~half, 2.0), (~target | ~half, target & half, 2.0)]
         known, asked = [], []
         for shown, hidden, times in parts:
             x, y = self.actions.matrix(data.where(shown)), self.likes.matrix(data.where(hidden))
-            learns = y.getnnz(axis=1) > 0
+            learns = np.flatnonzero(y.getnnz(axis=1))
             known.append(x[learns])
             asked.append(y[learns] * times)
-        x = sparse.vstack(known).astype("float64") @ sparse.diags(weight.double().numpy())
-        length = x.power(2).sum(axis=1).A1 + self.config.shrinkage * float(self.typical)
-        x = sparse.diags(length.clip(min=1e-18) ** -0.5) @ x
+        counted, scale = sparse.vstack(known).astype("float64"), weight.double().numpy()
+        length = counted @ scale**2 + self.config.shrinkage * float(self.typical)
+        x = sparse.diags(length.clip(min=1e-18) ** -0.5) @ counted @ sparse.diags(scale)
         constant = sparse.csr_matrix([[CONSTANT]] * x.shape[0])
         return sparse.hstack([x, constant], format="csr"), sparse.vstack(asked).astype("float64").tocsr()
 
 
-def _reduced_rank(x: sparse.csr_matrix, y: Tensor, reg: float, rank: int) -> tuple[Tensor, Tensor]:
+def reduced_rank(x: sparse.csr_matrix, y: Tensor, reg: float, rank: int) -> tuple[Tensor, Tensor]:
     """P (N, R) and Q (T, R), float64, of the ridge regression of y (n, T) on x (n, N), by whichever of its two forms
     inverts the smaller matrix."""
     n, n_features = x.shape
@@ -155,7 +159,8 @@ def _reduced_rank(x: sparse.csr_matrix, y: Tensor, reg: float, rank: int) -> tup
         solved = torch.cholesky_solve(torch.from_numpy(x.T @ y.numpy()), root)  # (N, T)
         answers = torch.from_numpy(x @ solved.numpy())
     found = min(rank, *answers.shape)
-    q = torch.svd_lowrank(answers, q=found, niter=4)[2]  # (T, R)
+    drawn = min(found + OVERSAMPLED, *answers.shape)
+    q = torch.svd_lowrank(answers, q=drawn, niter=4)[2][:, :found]  # (T, R)
     told = solved @ q
     p = torch.from_numpy(x.T @ told.numpy()) if dual else told
     missing = rank - found
