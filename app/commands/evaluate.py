@@ -45,7 +45,7 @@ def evaluate_command(
     repeat: Annotated[
         str | None,
         typer.Option(
-            help="Recipes to train with every seed, with commas; the others take the first (crossdomain: first draw, first beta)."
+            help="Recipes to train with every seed, with commas; the others take the first; crossdomain: one draw."
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Ask so many users only: a quick look.")] = None,
