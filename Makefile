@@ -67,6 +67,9 @@ results: .venv/.developer ## make docs/RESULTS.md from the reports in docs/resul
 client-python: .venv/.developer ## make the synchronous Python client of the asynchronous one
 	$(BIN)/python -m tests.make_client
 
+docs: .venv/.developer ## build the documentation, links checked, into build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 wheel: .venv/.service ## build the package, into dist/
 	rm -rf dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

@@ -1,9 +1,11 @@
 """Documentation that cannot fall behind: settings, routes, problems, recommenders, commands, links, README snippets."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +147,21 @@ def _parse(arguments: list[str]) -> None:
         name, *arguments = arguments
         command = command.commands[name]
     command.make_context(command.name, arguments)
+
+
+def test_the_site_is_built_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    """Every link and heading that a page leads to is there; every page is in the navigation of mkdocs.yml."""
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    quiet = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(build, cwd=ROOT, env=quiet, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made = list(tmp_path.rglob("*.html"))
+    assert len(made) > len(PAGES) - 1  # all but the README, and a page for what is not found
+    for path in [*made, *tmp_path.rglob("*.css")]:
+        text = path.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]*\bsrc=[\"']?(?:https?:)?//|url\([\"']?(?:https?:)?//", text)
+        linked = [tag for tag in re.findall(r"<link[^>]*>", text) if re.search(r"href=[\"']?(?:https?:)?//", tag)]
+        assert (loaded, linked) == ([], []), path
 
 
 async def test_the_readme_request_is_answered_as_it_says(tmp_path: Path) -> None:
