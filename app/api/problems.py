@@ -6,6 +6,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 
 from app.api.access import ACCESS, Access
+from app.api.examples import show_examples
 from app.api.shedding import has_deadline
 from app.errors import PROBLEMS
 
@@ -82,6 +83,7 @@ def describe(app: FastAPI) -> None:
             schema = model.model_json_schema(ref_template=REFERENCE)
             schema.pop("$defs", None)
             document["components"]["schemas"][model.__name__] = schema
+        show_examples(document)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]

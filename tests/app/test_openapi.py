@@ -1,10 +1,12 @@
 """The OpenAPI document: valid, complete, and its own examples are accepted."""
 
 import inspect
+import json
 from collections.abc import Iterator
 from typing import Any, is_typeddict
 
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from app.client import answers, asynchronous, bodies
@@ -57,6 +59,31 @@ def test_every_answer_has_a_schema(document: dict[str, Any]) -> None:
         for status, response in operation["responses"].items():
             if status in ("200", "201") and path != "/metrics":
                 assert response["content"]["application/json"]["schema"], (method, path, status)
+
+
+def test_every_answer_has_an_example_that_its_schema_lets_through(document: dict[str, Any]) -> None:
+    """Of a problem, one of each type that the status may have."""
+    plain = json.loads(json.dumps(document))
+    for method, path, operation in operations(plain):
+        for status, response in operation["responses"].items():
+            for media_type, content in response.get("content", {}).items():
+                examples = [entry["$ref"].rpartition("/")[2] for entry in content.get("examples", {}).values()]
+                values = [plain["components"]["examples"][name]["value"] for name in examples]
+                values += [content["example"]] if "example" in content else []
+                assert values or media_type == "text/plain", (method, path, status)
+                schema = {**content["schema"], "components": plain["components"]}
+                for value in values:
+                    errors = list(Draft202012Validator(schema).iter_errors(value))
+                    assert errors == [], (method, path, status)
+                    assert media_type == "application/json" or value["status"] == int(status)
+
+
+def test_every_parameter_is_shown(document: dict[str, Any]) -> None:
+    """By an example, a default or the values that it may have; a cursor is whatever the page before says."""
+    for method, path, operation in operations(document):
+        for parameter in operation.get("parameters", ()):
+            shown = {"example", "examples", "default", "enum", "const"} & {*parameter, *parameter["schema"]}
+            assert shown or parameter["name"] == "cursor", (method, path, parameter["name"])
 
 
 async def test_examples_are_accepted(start: Start, document: dict[str, Any]) -> None:
