@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 import structlog
 from cachetools import TTLCache
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -27,6 +27,12 @@ log = structlog.get_logger()
 HITS = Counter("warmstart_cache_hits_total", "User states found in the cache.")
 MISSES = Counter("warmstart_cache_misses_total", "User states that were not in the cache, or could not be asked for.")
 ERRORS = Counter("warmstart_cache_errors_total", "Calls to the cache's server that failed.", ["operation"])
+
+BREAKER = Gauge(
+    "warmstart_cache_breaker",
+    "Whether the cache's server is asked: 0 always, 1 by one call to see whether it is back, 2 not for a while.",
+    multiprocess_mode="livemax",
+)
 
 ENTRY_OVERHEAD = 500
 """Bytes that an entry of the in-process cache takes besides its value: key, node and timestamps, rounded up."""
@@ -249,10 +255,13 @@ class CircuitBreaker:
         if self._probing or self._clock() < self._until:
             return False
         self._probing = True
+        BREAKER.set(1)
         return True
 
     def succeeded(self) -> None:
         """Tell that a call went well."""
+        if self._pause:
+            BREAKER.set(0)
         self._pause = 0.0
         self._probing = False
 
@@ -266,6 +275,7 @@ class CircuitBreaker:
         self._pause = min(self._pause * 2, self.MAX_PAUSE) or self.FIRST_PAUSE
         self._until = self._clock() + self._pause
         self._probing = False
+        BREAKER.set(2)
         return self._pause
 
     def abandon(self) -> None:

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -56,7 +56,9 @@ class Gathered:
     """Items that nobody has added."""
     user: StoredUser | None = None
     states: Sequence[UserState | None] = ()
-    """From the cache; empty where nothing was looked up."""
+    """From the cache, or from a request beside this one; empty where there are none."""
+    flight: Hashable = None
+    """Under which others wait for the states that this request makes; None where nobody does."""
 
 
 def check_value(domain: Domain, kind: str, value: float | None, pointer: str, row: int) -> None:
@@ -128,6 +130,24 @@ async def from_storage(installation: Installation, snapshot: Snapshot, domain: S
         user = await users.get(connection, user_id)
     if user is None:
         return _gathered(snapshot, target, [], {}, [])
+    # The domain stands for checkpoints and item rows, and lives as long as the request that makes the states.
+    flight = (user.key, user.revision, id(domain))
+    made: Gathered | None = await installation.flights.join(flight)
+    if made is not None:
+        STATES.labels("shared").inc(len(made.states))
+        return made
+    try:
+        return await _looked_up(installation, snapshot, domain, user, flight)
+    except BaseException:
+        installation.flights.land(flight, None)
+        raise
+
+
+async def _looked_up(
+    installation: Installation, snapshot: Snapshot, domain: ServedDomain, user: StoredUser, flight: Hashable
+) -> Gathered:
+    """Evidence of a user from the cache, or else from storage. Lands the flight where all states are there."""
+    target = domain.shelf.domain.name
     keys = [_history_key(user), *_state_keys(domain, snapshot, user)]
     history, *states = await installation.cache.get(keys)
     if history is None:
@@ -143,7 +163,17 @@ async def from_storage(installation: Installation, snapshot: Snapshot, domain: S
     ]
     STATES.labels("cache").inc(sum(state is not None for state in loaded))
     STATES.labels("adapted").inc(sum(state is None for state in loaded))
-    return Gathered(gathered.known, gathered.support_size, gathered.seen, [], user, loaded if any(loaded) else ())
+    found = replace(gathered, user=user, states=loaded if any(loaded) else ())
+    if all(state is not None for state in loaded):
+        installation.flights.land(flight, found)
+        return found
+    return replace(found, flight=flight)
+
+
+def let_go(installation: Installation, gathered: Gathered) -> None:
+    """To be called when a request is done with its evidence, for others may wait for states that it never made."""
+    if gathered.flight is not None:
+        installation.flights.land(gathered.flight, None)
 
 
 def of_events(snapshot: Snapshot, target: str, events: Sequence[Event], attributes: Attributes) -> Gathered:
@@ -167,9 +197,11 @@ async def remember(
     gathered: Gathered,
     states: Sequence[UserState | None],
 ) -> None:
-    """Put the states that were made for a stored user into the cache."""
+    """Put the states that were made for a stored user into the cache, and give them to those who wait for them."""
     if gathered.user is None:
         return
+    if gathered.flight is not None:
+        installation.flights.land(gathered.flight, replace(gathered, states=states, flight=None))
     known = gathered.states or [None] * len(states)
     limit = installation.settings.cache_max_state_bytes
     entries = {

@@ -8,7 +8,7 @@ the next request here.
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import structlog
@@ -22,6 +22,7 @@ from app.services import access
 from app.services.access import Keyring
 from app.services.coalesce import Coalescer
 from app.services.exploration import Policies
+from app.services.flights import Flights
 from app.services.learning import Learner
 from app.settings import Settings
 from app.storage import catalogue, deployments, digests, domains, erasures, revisions, slates
@@ -58,6 +59,8 @@ class Installation:
         self.domains: dict[str, StoredDomain] = {}
         self.ready = False
         self.log_slate: Coalescer[NewSlate, None] = Coalescer(self._log_slates)
+        self.flights: Flights[Any] = Flights()
+        """States of users that are being made, with the evidence they are made from; see `app.services.evidence`."""
         self._watch = revisions.Watch(database)
         self._revisions: Coalescer[None, Revisions] = Coalescer(self._read_revisions)
         self._change = asyncio.Lock()

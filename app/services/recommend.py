@@ -1,7 +1,8 @@
 """Recommend and predict: evidence → engine → slate, logged before it is returned."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -80,15 +81,15 @@ async def recommend(
     """
     started = time.perf_counter()
     snapshot, domain = await _domain(installation, domain_name, domain_pointer)
-    gathered = await _gather(installation, snapshot, domain, who)
-    blocked, only = await _allowed(installation, snapshot, domain, gathered, wish.limits)
-    plan = await installation.policies.plan(domain, wish.exploration, wish.seed)
     by_rating = wish.rank_by == "rating" or not domain.has_ranking
-    question = Question(
-        domain, gathered.known, gathered.support_size, wish.k, blocked, only, gathered.states, by_rating, plan
-    )
-    answer = await _ask(installation, question)
-    await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
+    async with _gathered(installation, snapshot, domain, who) as gathered:
+        blocked, only = await _allowed(installation, snapshot, domain, gathered, wish.limits)
+        plan = await installation.policies.plan(domain, wish.exploration, wish.seed)
+        question = Question(
+            domain, gathered.known, gathered.support_size, wish.k, blocked, only, gathered.states, by_rating, plan
+        )
+        answer = await _ask(installation, question)
+        await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
     in_time()
     now = time.time()
     slate_id = slates.new_slate_id(now)
@@ -183,11 +184,13 @@ async def predict(installation: Installation, domain_name: str, who: Who, item_i
     unknown = [f"/items/{i}" for i, found in enumerate(local) if found is None]
     if unknown:
         raise Problem("unknown-item", "The items at these places are not in the catalogue.", pointers=unknown[:20])
-    gathered = await _gather(installation, snapshot, domain, who)
     at = np.array(local, dtype=np.int64)
-    question = Question(domain, gathered.known, gathered.support_size, 0, NOTHING, at, gathered.states, by_rating=True)
-    answer = await _ask(installation, question)
-    await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
+    async with _gathered(installation, snapshot, domain, who) as gathered:
+        question = Question(
+            domain, gathered.known, gathered.support_size, 0, NOTHING, at, gathered.states, by_rating=True
+        )
+        answer = await _ask(installation, question)
+        await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
     stds = [None] * len(at) if answer.std is None else [round(s, 4) for s in answer.std.tolist()]
     return {
         "domain": domain_name,
@@ -212,10 +215,19 @@ async def _domain(installation: Installation, name: str, pointer: str = "/domain
     return snapshot, snapshot.domains[name]
 
 
-async def _gather(installation: Installation, snapshot: Snapshot, domain: ServedDomain, who: Who) -> Gathered:
-    if who.user_id is not None:
-        return await evidence.from_storage(installation, snapshot, domain, who.user_id)
-    return evidence.from_request(snapshot, domain.shelf.domain.name, who.support, who.attributes, who.pointer)
+@asynccontextmanager
+async def _gathered(
+    installation: Installation, snapshot: Snapshot, domain: ServedDomain, who: Who
+) -> AsyncIterator[Gathered]:
+    """The evidence, for as long as it takes to answer and to remember the states that were made for that."""
+    if who.user_id is None:
+        yield evidence.from_request(snapshot, domain.shelf.domain.name, who.support, who.attributes, who.pointer)
+        return
+    gathered = await evidence.from_storage(installation, snapshot, domain, who.user_id)
+    try:
+        yield gathered
+    finally:
+        evidence.let_go(installation, gathered)
 
 
 async def _ask(installation: Installation, question: Question) -> Answer:
