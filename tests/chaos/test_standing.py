@@ -1,17 +1,13 @@
-"""The short forms of `overload` and `shutdown`."""
+"""The short forms of `overload`, `shutdown` and `redis`."""
 
 import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.chaos import overload, shutdown
+from tests.chaos import overload, redis, shutdown
 from tests.chaos.world import bodies, stocked
 from tests.e2e.open_loop import Job, Load
 from tests.e2e.service import warmstart
-
-pytestmark = pytest.mark.e2e
 
 
 def test_overload_is_refused_as_it_should_be(tmp_path: Path) -> None:
@@ -53,3 +49,10 @@ def test_readiness_goes_first(backing: dict[str, Any], tmp_path: Path) -> None:
         assert answer.headers["connection"] == "close"
         assert client.get("/livez").status_code == 200
         server.process.wait(30)
+
+
+def test_the_cache_is_optional(tmp_path: Path) -> None:
+    """Whatever becomes of it, each request is answered with the list that a service without a cache gives."""
+    phases = redis.run(tmp_path, f"sqlite:///{tmp_path}/warmstart.db", seconds=2, rate=20)
+    assert not [mistake for phase in phases for mistake in phase.mistakes()]
+    assert sum(phase.errors for phase in phases) > 0

@@ -12,6 +12,8 @@ from tests.app.conftest import train_into
 from tests.laws.world import World, make_world
 
 REQUESTS = 50
+PATIENT = {"max_wait_seconds": 20, "max_queue": 10_000, "deadline_seconds": 60}
+"""Settings for what is not about overload: on a machine that is busy with other things, requests wait."""
 
 
 @cache
