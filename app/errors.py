@@ -57,6 +57,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "checkpoint-non-finite": ProblemType(422, "The checkpoint holds values that are not finite."),
     "checkpoint-digest-mismatch": ProblemType(422, "The checkpoint is not what was saved."),
     "nothing-to-roll-back": ProblemType(422, "No earlier checkpoint was deployed here."),
+    "rate-limited": ProblemType(429, "More requests than this caller may send."),
     "headers-too-large": ProblemType(431, "The headers are larger than this service takes."),
     "internal-error": ProblemType(500, "Something went wrong on our side."),
     "overloaded": ProblemType(503, "More requests than this service can answer now."),
@@ -100,6 +101,19 @@ def problem_response(slug: str, detail: str = "", headers: Mapping[str, str] | N
     if slug in RETRY_AFTER:
         all_headers["Retry-After"] = RETRY_AFTER[slug]
     return Response(orjson.dumps(body | extra), kind.status, all_headers, "application/problem+json")
+
+
+def told(error: Exception) -> tuple[int, str]:
+    """Status and problem type that an error is answered with."""
+    if isinstance(error, Problem):
+        return error.status_code, error.slug
+    if isinstance(error, RequestValidationError):
+        return 422, "validation-error"
+    if isinstance(error, StorageUnavailable):
+        return 503, "storage-unavailable"
+    if isinstance(error, DeadlinePassed):
+        return 504, "deadline-exceeded"
+    return 500, "internal-error"
 
 
 def install(app: FastAPI) -> None:
@@ -153,8 +167,11 @@ async def _on_deadline_passed(request: Request, error: Exception) -> Response:
 
 
 async def _on_crash(request: Request, error: Exception) -> Response:
-    log.error("request_failed", route=_route(request), exc_info=error)
-    return problem_response("internal-error")
+    # Answered outside of all middleware, so what every answer carries is put on here.
+    request_id = request.state.request_id
+    log.error("request_failed", route=_route(request), request_id=request_id, exc_info=error)
+    headers = {"X-Request-ID": request_id, "X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+    return problem_response("internal-error", headers=headers)
 
 
 def _route(request: Request) -> str:

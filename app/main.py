@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 import structlog
 import torch
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from app import __version__, errors
-from app.api import admin, catalogue, exploration, health, interactions, page, recommendations, rewards, users
+from app.api import admin, catalogue, exploration, health, interactions, page, recommendations, rewards, tokens, users
 from app.api.draining import LastAnswers, readiness_first
+from app.api.headers import AnswerHeaders, cross_origin
 from app.api.middleware import RequestLimits
 from app.api.problems import describe
 from app.api.shedding import LoadShedding
@@ -63,9 +65,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     errors.install(app)
     describe(app)
-    for module in (recommendations, interactions, rewards, catalogue, users, admin, exploration, health, page):
+    for module in (recommendations, interactions, rewards, catalogue, users, tokens, admin, exploration, health, page):
         app.include_router(module.router)
     app.add_middleware(LoadShedding, settings=settings)
     app.add_middleware(LastAnswers, ready=lambda: app.state.installation.ready)
     app.add_middleware(RequestLimits, settings=settings)
+    app.add_middleware(AnswerHeaders)
+    if settings.cors_origins:
+        app.add_middleware(CORSMiddleware, **cross_origin(settings.cors_origins))
     return app

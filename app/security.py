@@ -42,6 +42,8 @@ class ApiKey:
     """Unix seconds, as the other times."""
     expires_at: float | None = None
     revoked_at: float | None = None
+    rate_limit: str | None = None
+    """Such as `600/minute`; None: as the settings say."""
 
     def holds(self, now: float) -> bool:
         """Whether it opens anything at that time."""
@@ -55,6 +57,16 @@ class Caller:
     key_id: str | None
     """None where nobody is asked for a key."""
     scopes: frozenset[Scope]
+    """Of a user's token: none."""
+    user_id: str | None = None
+    """The one user that a token is for; None for keys."""
+    rate_limit: str | None = None
+    """Where the key has one of its own."""
+
+    @property
+    def name(self) -> str:
+        """What tells this caller from all others; empty where nobody is asked for a key."""
+        return (self.key_id or "") if self.user_id is None else f"user {self.user_id}"
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller has the scope; `admin` has them all."""

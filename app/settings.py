@@ -1,13 +1,26 @@
 """Every knob of the service, typed, documented, set by environment variables named `WARMSTART_<NAME>`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 if TYPE_CHECKING:
     import torch
+
+
+def is_limit(limit: str) -> str:
+    """The limit as it was given. Raises ValueError for what is none."""
+    from limits import parse
+
+    if limit:
+        parse(limit)
+    return limit
+
+
+Limit = Annotated[str, AfterValidator(is_limit)]
+"""Requests in a period: `10/second`, `600/minute`, `100 per 5 minutes`; empty for no limit."""
 
 
 class Settings(BaseSettings):
@@ -33,6 +46,14 @@ class Settings(BaseSettings):
     bootstrap_admin_key_file: Path | None = None
     """File with a key, 32 to 200 letters, digits, `_` and `-`, that is stored at the start with all scopes: the first
     key of a container."""
+    rate_limit: Limit = ""
+    """Requests that a key may send, such as `600/minute`, where it has no limit of its own. Default: any number."""
+    user_rate_limit: Limit = "120/minute"
+    """Requests that the tokens of one user may send together. Empty: any number."""
+    refused_rate_limit: Limit = "600/minute"
+    """Requests without a key that holds, from one address to one worker, that are told so; more get 429. Empty: all."""
+    cors_origins: str = ""
+    """Origins of the pages of others that may call the service from a browser, with commas between them; `*` is all."""
     workers: int = Field(1, ge=1, le=256)
     """Processes that serve. More than one need Postgres to be of use."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -75,6 +96,8 @@ class Settings(BaseSettings):
     """Age at which the live counts of a domain without checkpoints are read again."""
     arms_seconds: float = Field(2.0, ge=0)
     """Age at which policies read again what was shown and what came of it."""
+    audit_retention_days: float = Field(365.0, gt=0)
+    """Age at which acts leave the record of what was asked of admin routes."""
     slate_retention_days: float = Field(90.0, gt=0)
     """Age at which slates leave the log, with their rewards. Arms keep what they say."""
     idempotency_hours: float = Field(24.0, gt=0)

@@ -5,8 +5,8 @@ A route that is not in the table cannot be made. Where the service asks for keys
 """
 
 import time
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from ipaddress import ip_address
 from typing import Any
@@ -15,9 +15,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope as AsgiScope
 
-from app.errors import Problem
+from app.api.addresses import decoded
+from app.errors import Problem, told
 from app.security import ANYBODY, PREFIX, Caller, Scope
+from app.services import audit
 from app.services.installation import Installation
+from app.storage.records import Act
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -28,12 +31,20 @@ class Access:
 
     scope: Scope | None
     """What a key needs; None: everybody may, without any."""
+    own: tuple[str, ...] | None = None
+    """Where ids of users stand in a request, each of which must be the one that a user's token is for: a name is of the
+    address, a path with `/` is of the body. None: tokens of users are for other routes."""
 
 
 EVERYBODY = Access(None)
 READ = Access(Scope.READ)
 INGEST = Access(Scope.INGEST)
 ADMIN = Access(Scope.ADMIN)
+ASK = Access(Scope.READ, own=())
+"""What is the same for all who ask it, or about somebody who is not stored."""
+ASK_IN_BODY = Access(Scope.READ, own=("/user_id",))
+READ_OWN = Access(Scope.READ, own=("user_id",))
+CHANGE_OWN = Access(Scope.INGEST, own=("user_id",))
 
 ACCESS: dict[str, Access] = {
     "GET /": EVERYBODY,
@@ -42,29 +53,30 @@ ACCESS: dict[str, Access] = {
     "GET /livez": EVERYBODY,
     "GET /readyz": EVERYBODY,
     "GET /metrics": READ,
-    "POST /v1/recommendations": READ,
-    "GET /v1/users/{user_id}/recommendations": READ,
-    "POST /v1/cold-start/recommendations": READ,
-    "POST /v1/cold-start/questions": READ,
-    "POST /v1/predictions": READ,
-    "POST /v1/interactions": INGEST,
-    "DELETE /v1/interactions/{event_id}": INGEST,
+    "POST /v1/tokens": INGEST,
+    "POST /v1/recommendations": ASK_IN_BODY,
+    "GET /v1/users/{user_id}/recommendations": READ_OWN,
+    "POST /v1/cold-start/recommendations": ASK,
+    "POST /v1/cold-start/questions": ASK,
+    "POST /v1/predictions": ASK_IN_BODY,
+    "POST /v1/interactions": Access(Scope.INGEST, own=("/interactions/*/user_id",)),
+    "DELETE /v1/interactions/{event_id}": Access(Scope.INGEST, own=()),  # which looks for events of the user only
     "POST /v1/rewards": INGEST,
-    "GET /v1/domains": READ,
+    "GET /v1/domains": ASK,
     "PUT /v1/domains/{domain}": ADMIN,
     "POST /v1/items": INGEST,
-    "GET /v1/items/{domain}": READ,
+    "GET /v1/items/{domain}": ASK,
     "PUT /v1/items/{domain}/{item_id}": INGEST,
-    "GET /v1/items/{domain}/{item_id}": READ,
+    "GET /v1/items/{domain}/{item_id}": ASK,
     "DELETE /v1/items/{domain}/{item_id}": INGEST,
-    "GET /v1/items/{domain}/{item_id}/similar": READ,
+    "GET /v1/items/{domain}/{item_id}/similar": ASK,
     "POST /v1/users": INGEST,
-    "PUT /v1/users/{user_id}": INGEST,
-    "GET /v1/users/{user_id}": READ,
-    "GET /v1/users/{user_id}/slates": READ,
-    "GET /v1/users/{user_id}/export": READ,
+    "PUT /v1/users/{user_id}": CHANGE_OWN,
+    "GET /v1/users/{user_id}": READ_OWN,
+    "GET /v1/users/{user_id}/slates": READ_OWN,
+    "GET /v1/users/{user_id}/export": READ_OWN,
     "POST /v1/users/{user_id}/merge": INGEST,
-    "DELETE /v1/users/{user_id}": INGEST,
+    "DELETE /v1/users/{user_id}": CHANGE_OWN,
     "GET /v1/admin/checkpoints": ADMIN,
     "POST /v1/admin/checkpoints/reload": ADMIN,
     "POST /v1/admin/checkpoints/rollback": ADMIN,
@@ -72,6 +84,7 @@ ACCESS: dict[str, Access] = {
     "GET /v1/admin/exploration": ADMIN,
     "PUT /v1/admin/exploration": ADMIN,
     "GET /v1/admin/arms": ADMIN,
+    "GET /v1/admin/audit": ADMIN,
 }
 """By method and path. Beside these there are `/openapi.json` and `/docs` only, which say nothing of the installation
 and are for everybody."""
@@ -89,36 +102,112 @@ def access_of(methods: Iterable[str], path: str) -> Access:
     return row
 
 
-def guarded(access: Access, handle: Handler) -> Handler:
-    """A route's handler behind its check."""
+def guarded(access: Access, path: str, handle: Handler) -> Handler:
+    """A route's handler behind its check; what admin routes are asked is put on record."""
     scope = access.scope
     if scope is None:
         return handle
 
     async def checked(request: Request) -> Response:
-        caller = await caller_of(request)
-        if not caller.may(scope):
-            challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{scope}"'
-            raise Problem("insufficient-scope", f"It needs the scope {scope}.", headers={"WWW-Authenticate": challenge})
-        request.state.caller = caller
+        await _let(await _identified(request), access, request)
         return await handle(request)
 
-    return checked
+    async def recorded(request: Request) -> Response:
+        here: Installation = request.app.state.installation
+        act = Act(request.method, path, request_id=request.state.request_id)
+        try:
+            caller = await _identified(request)
+            act = replace(act, key_id=caller.key_id)
+            await _let(caller, access, request)
+        except Problem as refusal:
+            if refusal.slug != "rate-limited" or act.key_id is not None:
+                await audit.refused(here, act, refusal.status_code, refusal.slug)
+            raise
+        row = await audit.begin(here, act)
+        try:
+            response = await handle(request)
+        except Exception as error:
+            await audit.end(here, row, *told(error))
+            raise
+        await audit.end(here, row, response.status_code)
+        return response
+
+    return recorded if scope is Scope.ADMIN else checked
 
 
-async def caller_of(request: Request) -> Caller:
-    """Whom a request is made for. Raises Problem (unauthorized)."""
+def only_own(access: Access, caller: Caller, body: Any) -> None:
+    """Check the users that a body speaks of. Raises Problem (insufficient-scope) where a token is for another one."""
+    for place in access.own or ():
+        if "/" in place and any(user_id != caller.user_id for user_id in _at(body, place.split("/")[1:])):
+            raise _not_for(caller, access)
+
+
+def _at(value: Any, steps: Sequence[str]) -> Iterator[Any]:
+    """What stands at a place of a body, if it is there; `*` is each entry of a list. null is nobody."""
+    if not steps:
+        if value is not None:
+            yield value
+    elif steps[0] == "*" and isinstance(value, list):
+        for entry in value:
+            yield from _at(entry, steps[1:])
+    elif isinstance(value, dict) and steps[0] in value:
+        yield from _at(value[steps[0]], steps[1:])
+
+
+async def _let(caller: Caller, access: Access, request: Request) -> None:
+    """Let a caller near a route, and count that. Raises Problem: rate-limited, insufficient-scope."""
+    request.state.caller = caller
+    if caller.name:
+        settings = request.app.state.installation.settings
+        default = settings.rate_limit if caller.user_id is None else settings.user_rate_limit
+        await _count(request, default if caller.rate_limit is None else caller.rate_limit, caller.name)
+    if caller.user_id is None:
+        if access.scope is not None and not caller.may(access.scope):
+            raise _not_for(caller, access)
+        return
+    named = (request.path_params[place] for place in access.own or () if "/" not in place)
+    if access.own is None or any(decoded(user_id) != caller.user_id for user_id in named):
+        raise _not_for(caller, access)
+
+
+def _not_for(caller: Caller, access: Access) -> Problem:
+    challenge = f'{CHALLENGE}, error="insufficient_scope", scope="{access.scope}"'
+    detail = f"It needs the scope {access.scope}." if caller.user_id is None else "A token of a user is for that user."
+    return Problem("insufficient-scope", detail, headers={"WWW-Authenticate": challenge})
+
+
+async def _identified(request: Request) -> Caller:
+    """Whom a request is made for. Raises Problem: unauthorized, or rate-limited where too many were told so."""
+    here: Installation = request.app.state.installation
+    caller = await _caller_of(request)
+    if caller is None:
+        address = (request.client.host if request.client else "") or "unix"
+        await _count(request, here.settings.refused_rate_limit, f"address {address}", shared=False)
+        raise Problem("unauthorized", headers={"WWW-Authenticate": CHALLENGE})
+    return caller
+
+
+async def _count(request: Request, limit: str, name: str, *, shared: bool = True) -> None:
+    """Count a request towards a limit, and have its answer say how its caller stands. Raises Problem (rate-limited)."""
+    if not limit:
+        return
+    standing = await request.app.state.installation.limiter.hit(limit, name, shared=shared)
+    if not standing.allowed:
+        raise Problem("rate-limited", headers=standing.headers)
+    if shared:
+        request.state.headers = standing.headers
+
+
+async def _caller_of(request: Request) -> Caller | None:
+    """Whom a request is made for; None for nobody who is let in."""
     here: Installation = request.app.state.installation
     if here.settings.access == "proxy":
         return ANYBODY
     keyring = await here.keyring()
     if not keyring.keys and here.settings.access == "auto" and _from_this_machine(request.scope):
         return ANYBODY
-    key = _given_key(request.scope)
-    caller = None if key is None else keyring.caller(key, time.time())
-    if caller is None:
-        raise Problem("unauthorized", headers={"WWW-Authenticate": CHALLENGE})
-    return caller
+    given = _given_key(request.scope)
+    return None if given is None else keyring.caller(given, time.time())
 
 
 def _given_key(scope: AsgiScope) -> str | None:

@@ -4,14 +4,15 @@ import asyncio
 from dataclasses import asdict
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
-from app.api.answers import CheckpointOut, DeploymentOut, EvaluationResponse
+from app.api.answers import AuditResponse, CheckpointOut, DeploymentOut, EvaluationResponse
 from app.api.depends import Here, Reloads
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
 from app.api.requests import EvaluationRequest, ReloadRequest, RollbackRequest, ScopeBody
+from app.services import audit
 from app.services.deploy import list_checkpoints, usual_role
 from app.services.evaluation import Gate, Scope
 
@@ -99,6 +100,29 @@ async def post_evaluations(
     """What a domain earns by the log of its own slates, and what it would with another checkpoint."""
     verdict = await reloads.evaluate(body.domain, _scope(body), body.checkpoint, body.role)
     return json_response({"domain": body.domain, **verdict.told()})
+
+
+@router.get("/audit", response_model=AuditResponse, responses=problems(422, 503))
+async def get_audit(
+    here: Here,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[int | None, Query(ge=0, lt=2**62)] = None,
+) -> Response:
+    """What was asked of admin routes, refused or not, and on the command line; newest first. This call is in it."""
+    found, following = await audit.page(here, limit, cursor)
+    acts = [
+        {
+            "at": act.at,
+            "key_id": act.key_id,
+            "method": act.method,
+            "route": act.route,
+            "request_id": act.request_id,
+            "status": act.status,
+            "problem": act.problem,
+        }
+        for act in found
+    ]
+    return json_response({"acts": acts, "next_cursor": None if following is None else str(following)})
 
 
 def _scope(body: ScopeBody) -> Scope:

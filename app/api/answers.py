@@ -449,3 +449,36 @@ class ReadyOut(Out):
     domains: list[str]
     checkpoints: list[str]
     """Checkpoints in service."""
+
+
+class TokenOut(Out):
+    """A token of a user. It is sent as `Authorization: Bearer`, as keys are."""
+
+    token: str
+    user_id: str
+    expires_at: int
+    """Unix seconds."""
+
+
+class ActOut(Out):
+    """Something that was asked of an admin route."""
+
+    at: float
+    key_id: str | None
+    """Of the key that asked; null for nobody who is known, and on the command line."""
+    method: str
+    """`COMMAND` for what was done on the command line."""
+    route: str
+    """The template, never what stood in its place."""
+    request_id: str | None
+    status: int | None
+    """What the caller was told; null where it has begun, and nothing more is on record."""
+    problem: str | None
+    """Type of the problem, for what was refused."""
+
+
+class AuditResponse(Out):
+    """The record of admin acts, newest first."""
+
+    acts: list[ActOut]
+    next_cursor: str | None

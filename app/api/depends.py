@@ -31,7 +31,7 @@ async def _deployments(request: Request) -> Deployments:
 def caller_of(request: Request) -> str:
     """Who sent the request, for what is kept by caller; nobody in particular where nobody has to say."""
     caller: Caller = request.state.caller
-    return caller.key_id or ""
+    return caller.name
 
 
 async def named_write(

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Request
 from starlette.responses import Response
 
 from app.api.answers import IngestResponse
@@ -11,6 +11,7 @@ from app.api.fields import Id
 from app.api.parsing import StrictRoute, done_response
 from app.api.problems import problems
 from app.api.requests import InteractionsRequest
+from app.security import Caller
 from app.services.ingest import Posted, ingest, withdraw
 
 router = APIRouter(prefix="/v1", tags=["interactions"], route_class=StrictRoute)
@@ -65,7 +66,8 @@ async def post_interactions(
 
 
 @router.delete("/interactions/{event_id}", status_code=204, responses=problems(404, 422, 503))
-async def delete_interaction(here: Here, event_id: Id) -> Response:
+async def delete_interaction(here: Here, request: Request, event_id: Id) -> Response:
     """Take an event back: un-rate."""
-    await withdraw(here, event_id)
+    caller: Caller = request.state.caller
+    await withdraw(here, event_id, caller.user_id)
     return Response(status_code=204)

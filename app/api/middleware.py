@@ -1,8 +1,6 @@
-"""Limits on what comes in and an id on what goes out, in pure ASGI (BaseHTTPMiddleware breaks cancellation)."""
+"""Limits on what comes in, in pure ASGI (BaseHTTPMiddleware breaks cancellation)."""
 
 import asyncio
-import os
-import re
 import time
 from functools import lru_cache
 
@@ -10,15 +8,13 @@ import structlog
 from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.parsing import routed_path
+from app.api.addresses import routed_path
 from app.errors import problem_response
 from app.settings import Settings
 from app.telemetry import REQUEST_SECONDS
 
 log = structlog.get_logger()
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
-NOSNIFF = (b"x-content-type-options", b"nosniff")
 DRAIN_BYTES = 8 * 1024 * 1024
 """Of a body that is refused, this much is still read, so that the answer arrives before the connection closes."""
 
@@ -37,22 +33,20 @@ class RequestLimits:
             await self.app(scope, receive, send)
             return
         started = time.perf_counter()
-        request_id = _given_id(scope) or os.urandom(16).hex()
         status = 500
 
-        async def send_with_id(message: Message) -> None:
+        async def watched(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), NOSNIFF]
             await send(message)
 
         try:
             refused, body = await self._read(scope, receive)
             if refused:
-                await problem_response(refused)(scope, receive, send_with_id)
+                await problem_response(refused)(scope, receive, watched)
             elif body is not None:
-                await self.app(scope, _replay(body, receive), send_with_id)
+                await self.app(scope, _replay(body, receive), watched)
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "unmatched")
@@ -104,11 +98,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replay
-
-
-def _given_id(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            text: str = value.decode("latin-1")
-            return text if _REQUEST_ID.fullmatch(text) else None
-    return None

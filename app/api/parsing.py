@@ -6,7 +6,6 @@ from dataclasses import asdict
 from inspect import getdoc, signature
 from math import isfinite
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import jiter
 import orjson
@@ -15,9 +14,11 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.access import Handler, access_of, guarded
+from app.api.access import Handler, access_of, guarded, only_own
+from app.api.addresses import decoded
 from app.api.depends import named_write
 from app.errors import Problem
+from app.security import Caller
 from app.services.once import Done
 
 MAX_DEPTH = 32
@@ -63,7 +64,9 @@ class StrictRequest(Request):
     """A request whose body is parsed by `parse_json`."""
 
     async def json(self) -> Any:
-        return parse_json(await self.body())
+        if not hasattr(self, "_parsed"):
+            self._parsed = parse_json(await self.body())
+        return self._parsed
 
 
 class DescribedRoute(APIRoute):
@@ -77,7 +80,7 @@ class DescribedRoute(APIRoute):
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Handler:
-        return guarded(access_of(self.methods or (), self.path), self.unguarded())
+        return guarded(access_of(self.methods or (), self.path), self.path, self.unguarded())
 
     def unguarded(self) -> Handler:
         """What answers those who may use the route."""
@@ -90,6 +93,7 @@ class StrictRoute(DescribedRoute):
     def unguarded(self) -> Handler:
         handle = super().unguarded()
         field, endpoint = self.body_field, self.endpoint
+        access = access_of(self.methods or (), self.path)
         given = set(signature(endpoint).parameters)
         plain = given <= {"here", "body", "write"}
 
@@ -104,6 +108,9 @@ class StrictRoute(DescribedRoute):
                 raise Problem("unsupported-media-type")
             if not await request.body():
                 raise Problem("malformed-json", "the body is empty")
+            caller: Caller = request.state.caller
+            if caller.user_id is not None:
+                only_own(access, caller, await request.json())
             if not plain:
                 return await handle(request)
             # The busiest routes have nothing for FastAPI's resolver of dependencies to resolve: it takes as long as
@@ -118,25 +125,6 @@ class StrictRoute(DescribedRoute):
             return response
 
         return strict
-
-
-def routed_path(raw_path: bytes) -> str:
-    """The path that routes are matched against: its segments decoded, but for slashes within them.
-
-    Raises UnicodeDecodeError for what is not UTF-8.
-
-    >>> routed_path(b"/v1/users/a%2Fb%20c"), decoded("a%2Fb c")
-    ('/v1/users/a%2Fb c', 'a/b c')
-    """
-    if b"%" not in raw_path:
-        return raw_path.decode()
-    segments = (unquote_to_bytes(segment).decode() for segment in raw_path.split(b"/"))
-    return "/".join(segment.replace("%", "%25").replace("/", "%2F") for segment in segments)
-
-
-def decoded(segment: str) -> str:
-    """A segment of a `routed_path` as the caller meant it."""
-    return segment.replace("%2F", "/").replace("%25", "%")
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -10,12 +10,20 @@ from app.api.examples import show_examples
 from app.api.shedding import has_deadline
 from app.errors import PROBLEMS
 
-KEY = "key"
-KEY_SCHEME = {
-    "type": "http",
-    "scheme": "bearer",
-    "description": "A key of `warmstart keys create`. A service without any key asks for none, and answers its own "
-    "machine only. Beside each route stands the scope that it needs; `admin` is enough for all.",
+KEY, TOKEN = "key", "user-token"
+SCHEMES = {
+    KEY: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A key of `warmstart keys create`. A service without any key asks for none, and answers its own "
+        "machine only. Beside each route stands the scope that it needs; `admin` is enough for all.",
+    },
+    TOKEN: {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of `POST /v1/tokens`: for what is about its user, or about nobody who is stored.",
+    },
 }
 REFERENCE = "#/components/schemas/{model}"
 
@@ -73,7 +81,7 @@ def describe(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         document = derive()
-        document["components"]["securitySchemes"] = {KEY: KEY_SCHEME}
+        document["components"]["securitySchemes"] = SCHEMES
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
                 _say_who_may(operation, ACCESS[f"{method.upper()} {path}"])
@@ -92,5 +100,5 @@ def describe(app: FastAPI) -> None:
 def _say_who_may(operation: dict[str, Any], access: Access) -> None:
     """Put into an operation what a key needs for it, and the answers without."""
     if access.scope is not None:
-        operation["security"] = [{KEY: [access.scope]}]
-        operation["responses"] |= {str(status): answer for status, answer in problems(401, 403).items()}
+        operation["security"] = [{KEY: [access.scope]}, *([] if access.own is None else [{TOKEN: []}])]
+        operation["responses"] |= {str(status): answer for status, answer in problems(401, 403, 429).items()}

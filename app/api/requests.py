@@ -14,6 +14,7 @@ MAX_SUPPORT = 1000
 MAX_BATCH = 500
 MAX_K = 1000
 MAX_QUESTIONS = 50
+MAX_TOKEN_SECONDS = 86_400
 
 
 class Context(Body):
@@ -259,6 +260,14 @@ class MergeRequest(Body):
 
     from_id: Annotated[Id, Field(alias="from")]
     """The user who is gone afterwards, such as somebody who had not signed in yet."""
+
+
+class TokenRequest(Body):
+    """A token for one user."""
+
+    user_id: Id
+    ttl_seconds: Annotated[int, Field(ge=1, le=MAX_TOKEN_SECONDS)] = 900
+    """How long it is to hold; a day at most."""
 
 
 class ScopeBody(Body):

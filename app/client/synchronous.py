@@ -164,6 +164,11 @@ class Client:
         """Erase every trace of a user."""
         self._delete(wire.address("/v1/users/{user_id}", user_id=user_id))
 
+    def user_token(self, user_id: str, *, ttl_seconds: int = 900) -> answers.TokenOut:
+        """A token with which a browser acts for that user, for a while."""
+        body = {"user_id": user_id, "ttl_seconds": ttl_seconds}
+        return self._post("/v1/tokens", body, answers.TokenOut)
+
     # Domains and items
 
     def domains(self) -> list[answers.DomainOut]:
@@ -287,6 +292,17 @@ class Client:
             page = self._get("/v1/admin/arms", answers.ArmsResponse, domain=domain, limit=page_size, cursor=cursor)
             for arm in page.arms:
                 yield arm
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def audit(self, *, page_size: int = 500) -> Iterator[answers.ActOut]:
+        """What was asked of admin routes, refused or not, newest first, a page at a time."""
+        cursor: str | None = None
+        while True:
+            page = self._get("/v1/admin/audit", answers.AuditResponse, limit=page_size, cursor=cursor)
+            for act in page.acts:
+                yield act
             cursor = page.next_cursor
             if cursor is None:
                 return

@@ -1,7 +1,7 @@
 """Who calls: the keys that there are, as every worker knows them, and what makes and ends them."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -9,9 +9,11 @@ from typing import Self
 import structlog
 
 from app.security import BOOTSTRAP, ApiKey, Caller, Scope, digest_of, is_from_a_file, is_key, key_id_of, new_key
+from app.services import tokens
 from app.settings import Settings
-from app.storage import keys, revisions
+from app.storage import audit, keys, revisions
 from app.storage.database import Connection, Database
+from app.storage.records import Act
 
 log = structlog.get_logger()
 
@@ -30,16 +32,28 @@ class Keyring:
     revision: int = -1
     keys: Mapping[str, ApiKey] = field(default_factory=dict)
     """Every key that was ever made, by its id."""
+    token_secrets: Sequence[bytes] = ()
 
     @classmethod
     async def read(cls, database: Database) -> Self:
         """The keys as they are now."""
         async with database.read(snapshot=True) as connection:
             seen = await revisions.read(connection)
-            return cls(seen.keys, {key.key_id: key for key in await keys.all(connection)})
+            found = {key.key_id: key for key in await keys.all(connection)}
+            return cls(seen.keys, found, await keys.token_secrets(connection))
 
-    def caller(self, key: str, now: float) -> Caller | None:
-        """Whom a key stands for at that time; None for a key that opens nothing, whatever the reason."""
+    def caller(self, given: str, now: float) -> Caller | None:
+        """Whom a key or a token stands for at that time; None for what opens nothing, whatever the reason."""
+        return self._user(given, now) if given.count(".") == 2 else self._owner(given, now)
+
+    def _user(self, token: str, now: float) -> Caller | None:
+        claims = tokens.read(token, self.token_secrets)
+        key = None if claims is None else self.keys.get(claims.key_id)
+        if claims is None or key is None or not key.holds(now):
+            return None
+        return Caller(key.key_id, frozenset(), claims.user_id)
+
+    def _owner(self, key: str, now: float) -> Caller | None:
         key_id = key_id_of(key)
         if key_id is None:
             return None
@@ -47,16 +61,24 @@ class Keyring:
         same = is_key(key, NOBODYS_DIGEST if found is None else found.digest)
         if found is None or not same or not found.holds(now):
             return None
-        return Caller(key_id, found.scopes)
+        return Caller(key_id, found.scopes, rate_limit=found.rate_limit)
 
 
-async def create(database: Database, name: str, scopes: Iterable[Scope], expires_at: float | None = None) -> str:
-    """Make a key. This is the only time that anybody sees it."""
+async def create(
+    database: Database,
+    name: str,
+    scopes: Iterable[Scope],
+    expires_at: float | None = None,
+    rate_limit: str | None = None,
+) -> str:
+    """Make a key, and put that on record. This is the only time that anybody sees it."""
     key_id, key = new_key()
-    made = ApiKey(key_id, name, digest_of(key), frozenset(scopes), time.time(), expires_at)
+    now = time.time()
+    made = ApiKey(key_id, name, digest_of(key), frozenset(scopes), now, expires_at, rate_limit=rate_limit)
 
     async def work(connection: Connection) -> None:
         await keys.add(connection, made)
+        await audit.add(connection, Act(audit.COMMAND, f"keys create {key_id}"), now, audit.DONE)
 
     await database.transact(work)
     return key
@@ -65,8 +87,13 @@ async def create(database: Database, name: str, scopes: Iterable[Scope], expires
 async def revoke(database: Database, key_id: str) -> bool:
     """End a key: no worker takes it from its next request on. Whether there was one to end."""
 
+    now = time.time()
+
     async def work(connection: Connection) -> bool:
-        return await keys.revoke(connection, key_id, time.time())
+        revoked = await keys.revoke(connection, key_id, now)
+        if revoked:
+            await audit.add(connection, Act(audit.COMMAND, f"keys revoke {key_id}"), now, audit.DONE)
+        return revoked
 
     return await database.transact(work)
 
@@ -77,7 +104,10 @@ async def bootstrap(database: Database, file: Path) -> None:
     made = ApiKey(BOOTSTRAP, str(file), digest_of(key_of(file)), frozenset(Scope), time.time())
 
     async def work(connection: Connection) -> bool:
-        return await keys.renew(connection, made)
+        renewed = await keys.renew(connection, made)
+        if renewed:
+            await audit.add(connection, Act(audit.COMMAND, f"keys create {BOOTSTRAP}"), made.created_at, audit.DONE)
+        return renewed
 
     async with database.read() as connection:
         found = await keys.get(connection, BOOTSTRAP)

@@ -57,9 +57,9 @@ async def ingest(installation: Installation, posted: Sequence[Posted], write: Na
         raise Problem("user-erasing", "Nothing of the batch was stored.", pointers=pointers) from None
 
 
-async def withdraw(installation: Installation, event_id: str) -> None:
-    """Take an event back. Raises Problem (not-found)."""
-    found = await installation.database.transact(lambda connection: interactions.remove(connection, event_id))
+async def withdraw(installation: Installation, event_id: str, user_id: str | None = None) -> None:
+    """Take an event back, of that user if one is named. Raises Problem (not-found)."""
+    found = await installation.database.transact(lambda connection: interactions.remove(connection, event_id, user_id))
     if not found:
         raise Problem("not-found", "No event has that id.")
 

@@ -24,6 +24,7 @@ from app.services.coalesce import Coalescer
 from app.services.exploration import Policies
 from app.services.flights import Flights
 from app.services.learning import Learner
+from app.services.limits import RateLimiter
 from app.settings import Settings
 from app.storage import catalogue, deployments, digests, domains, erasures, revisions, slates
 from app.storage.database import Database
@@ -71,6 +72,7 @@ class Installation:
         self._keyring = Keyring()
         self._erasures = 0
         self._retired_to = 0
+        self.limiter = RateLimiter(settings.redis_url, f"warmstart:{number:x}")
         self._retry_at = math.inf
         self._reloading: asyncio.Task[None] | None = None
         self._counted_at: dict[str, float] = {}
@@ -128,6 +130,7 @@ class Installation:
         await asyncio.to_thread(self.batcher.close)
         await self.log_slate.close()
         await self.cache.close()
+        await self.limiter.close()
         self._watch.close()
         await self.database.close()
 

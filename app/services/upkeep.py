@@ -13,7 +13,7 @@ import structlog
 from app.services import erase
 from app.services.exploration import micros
 from app.services.installation import Installation
-from app.storage import ageing, erasures, idempotency, tombstones
+from app.storage import ageing, audit, erasures, idempotency, tombstones
 from app.storage.errors import StorageUnavailable
 
 log = structlog.get_logger()
@@ -65,6 +65,9 @@ class Upkeep:
         while await transact(lambda connection: tombstones.prune(connection, unbury, STEP)):
             pass
         await transact(lambda connection: erasures.prune(connection, unbury))
+        recorded = now - installation.settings.audit_retention_days * DAY
+        while await transact(lambda connection: audit.prune(connection, recorded, STEP)):
+            pass
         return settled, pruned
 
     async def _run(self) -> None:

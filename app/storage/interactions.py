@@ -139,9 +139,13 @@ def _worth(
     ]
 
 
-async def remove(connection: AsyncConnection, event_id: str) -> bool:
-    """Take an event back, and what it was worth; the user's revision is raised. Whether there was one."""
+async def remove(connection: AsyncConnection, event_id: str, user_id: str | None = None) -> bool:
+    """Take an event back, and what it was worth; the user's revision is raised. Whether there was one, of that user if
+    one is named."""
     removed = delete(_INTERACTIONS).where(_INTERACTIONS.c.event_id == event_id)
+    if user_id is not None:
+        owner = select(tables.users.c.key).where(tables.users.c.user_id == user_id)
+        removed = removed.where(_INTERACTIONS.c.user_key == owner.scalar_subquery())
     about = removed.returning(_INTERACTIONS.c.user_key, _INTERACTIONS.c.item_key)
     row = (await connection.execute(about)).first()
     if row is None:

@@ -1,8 +1,9 @@
 """API keys: digests of them, what they allow, and until when. Raises the counter `keys`, which every request reads."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.security import ApiKey, Scope
@@ -10,6 +11,11 @@ from app.storage import revisions, tables
 from app.storage.records import microseconds, seconds
 
 _KEYS = tables.api_keys
+_TOKENS = "tokens"
+_TOKEN_SECRETS = (
+    select(tables.secrets.c.value).where(tables.secrets.c.name.like(f"{_TOKENS} %")).order_by(tables.secrets.c.name)
+)
+_FORGET_TOKEN_SECRETS = delete(tables.secrets).where(tables.secrets.c.name.like(f"{_TOKENS} %"))
 _ALL = select(_KEYS).order_by(_KEYS.c.created_at, _KEYS.c.key_id)
 _ONE = select(_KEYS).where(_KEYS.c.key_id == bindparam("wanted"))
 _REVOKE = (
@@ -22,7 +28,7 @@ _REVOKE = (
 
 async def add(connection: AsyncConnection, key: ApiKey) -> None:
     """Store a key."""
-    await revisions.advance(connection, "keys")
+    await lock(connection)
     await connection.execute(insert(_KEYS).values(_row(key)))
 
 
@@ -31,7 +37,7 @@ async def renew(connection: AsyncConnection, key: ApiKey) -> bool:
 
     Whether anything changed: nothing does where the same key is there, revoked or not.
     """
-    await revisions.advance(connection, "keys")
+    await lock(connection)
     found = await get(connection, key.key_id)
     if found is not None and found.digest == key.digest:
         return False
@@ -44,7 +50,7 @@ async def renew(connection: AsyncConnection, key: ApiKey) -> bool:
 
 async def revoke(connection: AsyncConnection, key_id: str, now: float) -> bool:
     """Let a key open nothing from now on. Whether there was one that was not revoked."""
-    await revisions.advance(connection, "keys")
+    await lock(connection)
     revoked = await connection.execute(_REVOKE, {"wanted": key_id, "now": microseconds(now)})
     return revoked.first() is not None
 
@@ -65,6 +71,23 @@ async def count(connection: AsyncConnection) -> int:
     return int((await connection.execute(select(func.count()).select_from(_KEYS))).scalar_one())
 
 
+async def lock(connection: AsyncConnection) -> None:
+    """Let nobody else change keys or secrets until this transaction ends, and every worker read them again then."""
+    await revisions.advance(connection, "keys")
+
+
+async def token_secrets(connection: AsyncConnection) -> list[bytes]:
+    """What tokens of users are signed with: the present secret, and the one before it where its tokens still hold."""
+    return [row.value for row in await connection.execute(_TOKEN_SECRETS)]
+
+
+async def put_token_secrets(connection: AsyncConnection, wanted: Sequence[bytes]) -> None:
+    """Replace the secrets of tokens. The caller holds the `lock`."""
+    await connection.execute(_FORGET_TOKEN_SECRETS)
+    rows = [{"name": f"{_TOKENS} {place}", "value": secret} for place, secret in enumerate(wanted)]
+    await connection.execute(insert(tables.secrets), rows)
+
+
 def _row(key: ApiKey) -> dict[str, Any]:
     return {
         "key_id": key.key_id,
@@ -74,6 +97,7 @@ def _row(key: ApiKey) -> dict[str, Any]:
         "created_at": microseconds(key.created_at),
         "expires_at": None if key.expires_at is None else microseconds(key.expires_at),
         "revoked_at": None if key.revoked_at is None else microseconds(key.revoked_at),
+        "rate_limit": key.rate_limit,
     }
 
 
@@ -86,4 +110,5 @@ def _stored(row: Row[Any]) -> ApiKey:
         seconds(row.created_at),
         None if row.expires_at is None else seconds(row.expires_at),
         None if row.revoked_at is None else seconds(row.revoked_at),
+        row.rate_limit,
     )

@@ -303,6 +303,30 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
+class Act:
+    """Something that was asked of an admin route."""
+
+    method: str
+    route: str
+    """The template, never what stood in its place."""
+    key_id: str | None = None
+    """Of the key that asked; None for nobody who is known, and on the command line."""
+    request_id: str | None = None
+    """As in the answer and in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedAct(Act):
+    """An act on record."""
+
+    key: int = 0
+    at: float = 0.0
+    status: int | None = None
+    """What the caller was told; None: it has begun, and nobody was told anything that is on record."""
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Revisions:
     """Counters that tell whether anything changed; each commit that changes something raises its counter."""
 

@@ -209,7 +209,8 @@ secrets = Table(
     Column("name", String, primary_key=True),
     Column("value", LargeBinary, nullable=False),
 )
-"""Random bytes that belong to the installation and never leave it. `digests`: the key of `app.storage.digests`."""
+"""Random bytes that belong to the installation and never leave it. `digests`: the key of `app.storage.digests`;
+`tokens 0`, `tokens 1`: what tokens of users are signed with, and were before."""
 
 idempotency = Table(
     "idempotency",
@@ -232,6 +233,7 @@ api_keys = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("expires_at", BigInteger),
     Column("revoked_at", BigInteger),
+    Column("rate_limit", String),
 )
 """Who may use the service. Of a key its SHA-256 is kept; rows stay when it is revoked, so that the service does not
 open to everybody with the last one."""
@@ -256,3 +258,18 @@ tombstones = Table(
     Column("erased_at", BigInteger, nullable=False, index=True),
 )
 """Keyed digests of erased users' ids and of their events, so that what is sent late does not bring them back."""
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("key", Key, primary_key=True),
+    Column("at", BigInteger, nullable=False, index=True),
+    Column("key_id", String),
+    Column("method", String, nullable=False),
+    Column("route", String, nullable=False),
+    Column("request_id", String),
+    Column("status", Integer),
+    Column("problem", String),
+    sqlite_autoincrement=True,
+)
+"""What was asked of admin routes, refused or not. Routes are templates, so that nobody's id is in here."""

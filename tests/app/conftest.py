@@ -157,10 +157,11 @@ async def service(
 
 @pytest.fixture
 async def nothing_stored(service: Service) -> AsyncIterator[None]:
-    """The test leaves the tables of the shared service as they were."""
+    """The test leaves the tables of the shared service as they were, but for the record of what admin routes were
+    asked, refused or not."""
     before = await service.stored()
     yield
-    assert await service.stored() == before
+    assert await service.stored() | {"audit": 0} == before | {"audit": 0}
 
 
 Start = Callable[..., AbstractAsyncContextManager[Service]]

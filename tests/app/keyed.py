@@ -61,6 +61,7 @@ async def callers_without_a_key(database: Database, good: str) -> dict[str, dict
 @asynccontextmanager
 async def locked(start: Start, **settings: Any) -> AsyncIterator[tuple[Service, dict[Scope, str]]]:
     """A service with a key of each scope; its own client has none of them."""
+    settings.setdefault("refused_rate_limit", "")
     async with start((), **settings) as service:
         database = service.installation.database
         yield service, {scope: await access.create(database, scope, [scope]) for scope in Scope}
@@ -69,3 +70,12 @@ async def locked(start: Start, **settings: Any) -> AsyncIterator[tuple[Service, 
 async def ask(http: httpx.AsyncClient, method: str, path: str, **sent: Any) -> httpx.Response:
     """A request to a route by its template; it says too little to be answered with more than a refusal of its own."""
     return await http.request(method, path.replace("{", "no-such-").replace("}", ""), **sent)
+
+
+async def token_of(service: Service, key: str, user_id: str, ttl_seconds: int = 900) -> str:
+    """A token for a user, made over HTTP."""
+    body = {"user_id": user_id, "ttl_seconds": ttl_seconds}
+    response = await service.http.post("/v1/tokens", json=body, headers=bearer(key))
+    assert response.status_code == 201, response.text
+    token: str = response.json()["token"]
+    return token
