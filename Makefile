@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+TYPESCRIPT ?= build/typescript
 DATA ?= $(or $(WARMSTART_DATA_DIR),var)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -66,6 +67,12 @@ results: .venv/.developer ## make docs/RESULTS.md from the reports in docs/resul
 
 client-python: .venv/.developer ## make the synchronous Python client of the asynchronous one
 	$(BIN)/python -m tests.make_client
+
+client-typescript: .venv/.service ## make a TypeScript client of the OpenAPI document, into build/typescript; needs npm
+	mkdir -p $(TYPESCRIPT)
+	cp docs/typescript/* $(TYPESCRIPT)
+	$(BIN)/warmstart openapi > $(TYPESCRIPT)/openapi.json
+	cd $(TYPESCRIPT) && npm ci --silent --no-audit --no-fund && npm run --silent make
 
 docs: .venv/.developer ## build the documentation, links checked, into build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

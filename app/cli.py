@@ -15,6 +15,7 @@ from app.commands import (
     exchange,
     keys,
     ope,
+    openapi,
     serve,
     settings,
     sources,
@@ -41,6 +42,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(arms.app, name="arms")
 app.add_typer(ope.app)
 app.add_typer(settings.app)
+app.add_typer(openapi.app)
 
 
 def _print_version(wanted: bool) -> None:
