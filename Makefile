@@ -46,7 +46,8 @@ check: .venv/.developer ## format, lint, types, import contracts, migrations, co
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m tests.check_migrations
-	$(BIN)/yamllint --strict docker-compose.yml
+	$(BIN)/yamllint --strict docker-compose.yml docker/kubernetes mkdocs.yml
+	$(BIN)/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard docker/kubernetes/*.yaml))
 	test ! -x $(BIN)/hadolint || $(BIN)/hadolint docker/Dockerfile
 
 format: .venv/.developer ## put code into its form

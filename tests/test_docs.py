@@ -59,7 +59,7 @@ def commands() -> Iterator[tuple[Path, list[str]]]:
                 words = []
 
 
-KNOWN = {"curl", "docker", "export", "openssl", "python3.11", "source", "pip", "cd"}
+KNOWN = {"curl", "docker", "export", "kubectl", "openssl", "python3.11", "source", "pip", "cd"}
 """What begins a line of a `sh` block, beside `warmstart` and `make`."""
 
 
