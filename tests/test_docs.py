@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 import typer.main
 from fastapi import FastAPI
+from prometheus_client import REGISTRY
 from typer.core import TyperGroup
 
 from app import cli
@@ -88,6 +89,29 @@ def test_every_problem_is_documented_with_its_status() -> None:
 def test_every_recommender_has_a_card_with_its_role() -> None:
     documented = re.findall(r"^\| `(\w+)` \| (\w+) \|", page("recommenders.md"), re.MULTILINE)
     assert dict(documented) == {name: kind.role for name, kind in RECOMMENDERS.items()}
+
+
+def test_every_metric_is_documented_and_no_other() -> None:
+    """Those that a worker has at /metrics, by the names there."""
+    kinds = {"counter": "_total", "info": "_info"}
+    families = [family for family in REGISTRY.collect() if family.name.startswith("warmstart_")]
+    rows = re.findall(r"^\| (`warmstart_[^|]*)\|", page("operations.md"), re.MULTILINE)
+    documented = {name for row in rows for name in re.findall(r"`(warmstart_\w+)`", row)}
+    assert documented == {family.name + kinds.get(family.type, "") for family in families}
+
+
+def test_every_command_is_documented_as_it_says_itself_and_no_other() -> None:
+    documented = dict(re.findall(r"^\| `warmstart ([a-z -]+)` \| (.+) \|$", page("commands.md"), re.MULTILINE))
+    assert documented == dict(_helps(typer.main.get_command(cli.app), ()))
+
+
+def _helps(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """The words of every command, and the first paragraph of what it says of itself."""
+    if isinstance(command, TyperGroup):
+        for name, inner in command.commands.items():
+            yield from _helps(inner, (*path, name))
+    else:
+        yield " ".join(path), " ".join(command.help.split("\n\n")[0].split())
 
 
 def test_make_help_lists_every_target() -> None:
