@@ -58,7 +58,7 @@ class EaseConfig(LikeSettings):
     """a, the exponent of a user's weight in the inverse of their number of likes; 0: all weigh the same."""
     content_weight: float = Field(80.0, ge=0)
     """gamma, users that an item's content counts for; 0: likes alone."""
-    n_neighbours: int = Field(10, ge=1)
+    n_neighbours: int = Field(10, ge=1, le=1000)
     """Items that stand for one without likes."""
     place_size: int = Field(48, ge=1)
     """Dimensions of the space in which those are looked for."""

@@ -20,11 +20,10 @@ from typing import Any
 
 import httpx
 
-from tests.app.conftest import train_into
 from tests.chaos.databases import KINDS, database, scratch
 from tests.chaos.lives import Life, Nursery, nursery
 from tests.chaos.mutations import mutate
-from tests.laws.world import make_world
+from tests.chaos.world import stocked
 
 BASES = ("content", "bayes", "ease")
 NEVER_WHOLE = ("unsealed", "header length", "deep", "numbers")
@@ -64,14 +63,6 @@ class Outcome:
             f"  whole all the same, with other numbers under agreeing digests: {wholes}; unchanged: {self.untouched}\n"
             f"  resident memory {self.megabytes[0]:.0f} MB before, {self.megabytes[1]:.0f} MB after"
         )
-
-
-def train_bases(folder: Path) -> Path:
-    """The checkpoints that are served, and harmed."""
-    world = make_world(1)
-    for name in BASES:
-        train_into(folder / name, name, world)
-    return folder
 
 
 def run(services: Nursery, folder: Path, bases: Path, url: str, cases: int, seed: int = 0) -> Outcome:
@@ -220,7 +211,7 @@ def main() -> None:
     parser.add_argument("--database", choices=KINDS, default="sqlite")
     arguments = parser.parse_args()
     with scratch() as folder, database(arguments.database, folder) as url, nursery() as services:
-        bases = train_bases(folder / "bases")
+        bases = stocked(folder / "bases", *BASES)
         outcome = run(services, folder / "service", bases, url, arguments.cases, arguments.seed)
     print(f"{arguments.database}: {outcome.told()}", flush=True)
     for problem in outcome.problems[:40]:

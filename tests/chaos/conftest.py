@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.checkpoints import train_bases
+from tests.chaos.checkpoints import BASES
 from tests.chaos.lives import Nursery, nursery
+from tests.chaos.world import stocked
 from tests.e2e.conftest import backing
 
 __all__ = ["backing", "services"]
@@ -32,4 +33,4 @@ def services() -> Iterator[Nursery]:
 @pytest.fixture(scope="session")
 def bases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoints to serve, and to harm copies of."""
-    return train_bases(tmp_path_factory.mktemp("bases"))
+    return stocked(tmp_path_factory.mktemp("bases"), *BASES)

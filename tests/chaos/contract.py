@@ -15,12 +15,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_urlsafe
 
 import httpx
 
-from tests.chaos.checkpoints import train_bases
+from tests.chaos.checkpoints import BASES
 from tests.chaos.databases import KINDS, database, scratch
 from tests.chaos.lives import Nursery, nursery
+from tests.chaos.world import stocked
 
 CHECKS = (
     "not_a_server_error",
@@ -31,6 +33,7 @@ CHECKS = (
     "negative_data_rejection",
     "unsupported_method",
     "allow_header_conformance",
+    "ignored_auth",
 )
 EXAMPLES = 100
 """Random requests for each route in one go of the long form."""
@@ -63,17 +66,25 @@ def run(
     shutil.copytree(bases, folder / "checkpoints")
     outcome = Outcome()
     seed = 0
-    with services.life(folder, database_url=url) as life:
-        httpx.put(f"{life.url}/v1/domains/books", json={"kinds": {"view": {"value": 4}}}).raise_for_status()
+    key = folder / "key"
+    key.write_text(token_urlsafe(32))
+    with services.life(folder, database_url=url, bootstrap_admin_key_file=key) as life:
+        header = {"Authorization": f"Bearer {key.read_text()}"}
+        books = {"kinds": {"view": {"value": 4}}}
+        httpx.put(f"{life.url}/v1/domains/books", json=books, headers=header).raise_for_status()
         while outcome.cases < cases and not outcome.failures:
-            _go(f"{life.url}/openapi.json", folder / f"report-{seed}.json", seed, examples, phases, outcome)
+            report = folder / f"report-{seed}.json"
+            _go(f"{life.url}/openapi.json", key.read_text(), report, seed, examples, phases, outcome)
             seed += 1
     return outcome
 
 
-def _go(document: str, report: Path, seed: int, examples: int, phases: Sequence[str], outcome: Outcome) -> None:
+def _go(
+    document: str, key: str, report: Path, seed: int, examples: int, phases: Sequence[str], outcome: Outcome
+) -> None:
     command = [
         *(str(Path(sys.executable).with_name("schemathesis")), "run", document),
+        *("--header", f"Authorization: Bearer {key}"),
         *("--checks", ",".join(CHECKS), "--max-examples", str(examples), "--seed", str(seed), "--no-shrink"),
         *("--report", "json", "--report-json-path", str(report), "--suppress-health-check", "all"),
         *("--continue-on-failure", "--no-color", *(["--phases", ",".join(phases)] if phases else [])),
@@ -102,7 +113,7 @@ def main() -> None:
     arguments = parser.parse_args()
     failed = False
     with scratch() as folder, nursery() as services:
-        bases = train_bases(folder / "bases")
+        bases = stocked(folder / "bases", *BASES)
         for kind in KINDS if arguments.database == "both" else (arguments.database,):
             with database(kind, folder) as url:
                 (folder / kind).mkdir()
