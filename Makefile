@@ -7,7 +7,7 @@ TYPESCRIPT ?= build/typescript
 DATA ?= $(or $(WARMSTART_DATA_DIR),var)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-CHAOS := durability backends arms checkpoints contract soak overload shutdown
+CHAOS := durability backends arms checkpoints contract writes readers soak overload shutdown
 
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d :)
 

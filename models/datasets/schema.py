@@ -19,6 +19,11 @@ Attributes = Mapping[str, Any]
 """Raw attributes of one user or item: name → number, string (of an `image` its thumbnail), or strings (`multi`)."""
 
 MULTI_SEPARATOR = "|"
+GREATEST = 1e15
+"""Size of a number at which the mean and the deviation of its attribute stop following it."""
+FARTHEST = 1e6
+"""Standard deviations from the mean at which an encoded number ends: what lies beyond is a slip, and its square would
+overflow."""
 
 
 class Kind(BaseModel):
@@ -72,8 +77,8 @@ class AttributeField(BaseModel):
     kind: AttributeKind
     vocabulary: list[str] = []
     """Known values, one column each (`categorical`, `multi`)."""
-    mean: float = 0.0
-    std: float = 1.0
+    mean: float = Field(0.0, allow_inf_nan=False)
+    std: float = Field(1.0, gt=0, allow_inf_nan=False)
 
     @property
     def width(self) -> int:
@@ -121,7 +126,7 @@ class AttributeEncoder(BaseModel):
                 for i, row in enumerate(rows):
                     number = row.get(field.name)
                     if isinstance(number, int | float):
-                        out[i, start] = (number - field.mean) / field.std
+                        out[i, start] = max(-FARTHEST, min(FARTHEST, (number - field.mean) / field.std))
             elif field.vocabulary:
                 column = {value: start + j for j, value in enumerate(field.vocabulary)}
                 hits = [
@@ -160,7 +165,8 @@ def _learn_field(
     name: str, kind: AttributeKind, rows: Sequence[Attributes], min_count: int, max_vocabulary: int
 ) -> AttributeField:
     if kind == "numeric":
-        numbers = torch.tensor([float(row[name]) for row in rows if isinstance(row.get(name), int | float)])
+        given = [float(row[name]) for row in rows if isinstance(row.get(name), int | float)]
+        numbers = torch.tensor(given).clamp(-GREATEST, GREATEST)
         if len(numbers) < 2:
             return AttributeField(name=name, kind=kind)
         return AttributeField(name=name, kind=kind, mean=float(numbers.mean()), std=float(numbers.std()) or 1.0)

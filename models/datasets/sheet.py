@@ -11,6 +11,8 @@ from models.datasets.description import DatasetError
 
 ROW = "\x00row"
 """Index of each row in the file, blank lines not counted; a name that no column of a readable file has."""
+PLAIN = (pl.String, pl.Categorical, pl.Enum, pl.Boolean, pl.Datetime, pl.Null)
+"""Types of columns, beside numbers, that a parquet file may have."""
 EARLIEST, LATEST = -62_135_596_800.0, 253_402_300_799.0
 """Unix seconds of the years 1 and 9999; milliseconds of our time lie beyond."""
 RFC3339 = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|[+-]\d{2}:\d{2})$"
@@ -30,7 +32,8 @@ class Sheet:
             frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path, infer_schema=False)
         except pl.exceptions.NoDataError as error:
             raise DatasetError(path.name, 1, "the file is empty; it needs a header") from error
-        except (pl.exceptions.PolarsError, OSError) as error:
+        # A damaged parquet file can make polars panic, which is no PolarsError and not even an Exception.
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
             raise _unreadable(path, error) from error
         missing = [column for column in required if column not in frame.columns]
         if missing:
@@ -39,11 +42,18 @@ class Sheet:
         unknown = [column for column in frame.columns if column not in known]
         if unknown:
             raise DatasetError(path.name, 1, f"unknown column {unknown[0]!r}; known are {', '.join(known)}")
+        for column, dtype in frame.schema.items():
+            if not (dtype.is_numeric() or dtype in PLAIN):
+                raise DatasetError(path.name, 1, f"{column} is a column of {dtype}, not of text, numbers or times")
         text = pl.selectors.string()
         frame = frame.with_columns(pl.when(text != "").then(text).name.keep())
         if path.suffix == ".csv" and frame.width:
             frame = frame.filter(pl.any_horizontal(pl.all().is_not_null()))
-        return cls(path, frame.with_row_index(ROW))
+        sheet = cls(path, frame.with_row_index(ROW))
+        for column in frame.select(text).columns:
+            stored = ~frame[column].str.contains("\0", literal=True).fill_null(False)
+            sheet.require(stored, f"{column} has a null character, which no database stores")
+        return sheet
 
     def __len__(self) -> int:
         return len(self.frame)

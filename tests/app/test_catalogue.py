@@ -1,5 +1,6 @@
 """Domains and items: what is put is what is listed, filtered and recommended."""
 
+import math
 from typing import Any
 
 from tests.app.conftest import Service, item_ids
@@ -122,3 +123,13 @@ async def test_a_new_item_is_recommended_at_once(service: Service, shop: str, us
     assert 1 <= item["score"] <= 5
     await service.delete(f"/v1/items/films/{name}")
     assert name not in item_ids(await service.post("/v1/cold-start/recommendations", ask))
+
+
+async def test_a_number_of_any_size_stops_no_answer(service: Service, shop: str) -> None:
+    for item_id, year in (("huge", 1e308), ("tiny", -1e308), ("usual", 1990)):
+        await service.put(f"/v1/items/{shop}/{item_id}", {"attributes": {"year": year}})
+    answer = await service.post(
+        "/v1/cold-start/recommendations", {"domain": shop, "support": [{"item_id": "huge", "value": 5}]}
+    )
+    assert sorted(item_ids(answer)) == ["tiny", "usual"]
+    assert all(math.isfinite(item["score"]) for item in answer["items"])

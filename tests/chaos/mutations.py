@@ -57,18 +57,19 @@ def seal(folder: Path) -> None:
 
 def _bytes_of_any_part(folder: Path, chance: random.Random, canary: Path) -> str:
     part = chance.choice([*PARTS, "digests.json"])
-    (folder / part).write_bytes(_garbled((folder / part).read_bytes(), chance))
+    (folder / part).write_bytes(garbled((folder / part).read_bytes(), chance))
     return part
 
 
 def _bytes(folder: Path, chance: random.Random, canary: Path) -> str:
     part = chance.choice(PARTS)
-    (folder / part).write_bytes(_garbled((folder / part).read_bytes(), chance))
+    (folder / part).write_bytes(garbled((folder / part).read_bytes(), chance))
     return part
 
 
-def _garbled(content: bytes, chance: random.Random) -> bytes:
+def garbled(content: bytes, chance: random.Random) -> bytes:
     """Bits flipped, bytes taken out, put in, cut off, or doubled."""
+    content = content or b"\n"
     at = chance.randrange(len(content) + 1)
     match chance.randrange(6):
         case 0:

@@ -92,3 +92,14 @@ def test_domains_by_name() -> None:
     with pytest.raises(KeyError):
         schema.domain_index("x")
     assert [scale.tolist() for scale in schema.scales()] == [[1, 0], [5, 10]]
+
+
+def test_numbers_of_any_size_have_a_finite_code() -> None:
+    """A slip in one cell must neither stop a reader nor make scores of nothing."""
+    rows = [{"year": 1990.0}, {"year": 2000.0}, {"year": 1e308}, {"year": -1e308}]
+    for learnt_from in (rows, rows[:2]):
+        encoder = AttributeEncoder.learn({"year": "numeric"}, learnt_from)
+        encoded = encoder.encode(rows)
+        assert encoded.isfinite().all()
+        assert encoded.square().sum().isfinite()
+        assert encoded[2] > encoded[1] >= encoded[0] > encoded[3]
