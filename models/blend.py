@@ -6,6 +6,7 @@ scores have no scale, may move them by a learnt slope. Lists are put in order by
 Two schedules. The fixed one needs no data: content carries newcomers, the rest takes over as evidence comes in. A
 `Blend` is learnt on validation users (`models.evaluation.blend`, `models.evaluation.ranking_blend`) and lives in
 `blend.json` beside the checkpoints; it names the digests it was fitted on and says nothing about any other combination.
+Where no mixture certainly did better than its best part, that part answers alone.
 
 A transfer answers from what is known in other domains, so its weight goes by the amount of that too; and it has none
 where it did not certainly help (`models.evaluation.transfer_guard`).
@@ -82,14 +83,15 @@ class BlendPart(BaseModel):
 
 
 class Gain(BaseModel):
-    """What a transfer was worth to validation users, as measured on those of them that its weight was not fitted on."""
+    """What a mixture was worth to validation users, as measured on those of them that its weights were not fitted on:
+    beside its best part, or beside the same without a transfer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     gain: float
-    """How much better than without it: RMSE saved in ratings, nats of likelihood of what people chose in lists."""
+    """How much better it is: RMSE saved in ratings, nats of likelihood of what people chose in lists."""
     low: float
-    """One-sided 95 % lower bound of that (bootstrap over users). Where it is not above 0 the transfer has no weight."""
+    """One-sided 95 % lower bound of that (bootstrap over users). Where it is not above 0 nothing is mixed."""
     users: int
     """Validation users behind it."""
 
@@ -111,6 +113,8 @@ class Bucket(BaseModel):
     ordered by the expected rating."""
     std_scale: float = Field(1.0, gt=0)
     """Factor on the mixed standard deviation that gives the mixture's own errors unit variance on validation."""
+    gain: Gain | None = None
+    """Of the ratings, beside the best part; None where too few validation users knew that much to measure it."""
     transfer_gain: Gain | None = None
     """In ratings; None where there is no transfer, or too few validation users knew that much to measure it."""
     transfer_ranking_gain: Gain | None = None

@@ -8,6 +8,10 @@ has learnt from, and in each evidence bucket b non-negative weights minimise
 P_b has a column of predictions per part that rates, whose weights sum to 1, and a column of centred scores per ranking
 part, whose weight is a slope: what somebody would choose tells a little of what they would think of it. The smoothness,
 which lends a bucket its neighbours' evidence, is chosen by cross-validation over the users.
+
+What a mixture is worth is measured on users that its weights were not fitted on, fold by fold. Unless the one-sided
+95 % interval of its gain over the best part of the bucket excludes a loss, that part answers alone: weights cost a
+little where there is nothing to gain, as every estimate does.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,10 +23,11 @@ import torch
 from scipy.optimize import nnls
 from torch import Tensor
 
-from models.blend import BUCKET_STARTS, Blend, BlendPart, Bucket
+from models.blend import BUCKET_STARTS, Blend, BlendPart, Bucket, Gain
 from models.datasets.dataset import Dataset
 from models.evaluation.draws import draw_by_seed
 from models.evaluation.exam import Group
+from models.evaluation.gain import gain_of
 from models.evaluation.metrics import Bools, Floats, Ints
 from models.evaluation.predictors import Predictor
 from models.evaluation.ranking_blend import fit_ranking
@@ -57,18 +62,29 @@ class Stack:
 
 
 def fit_blend(
-    parts: Sequence[tuple[BlendPart, Predictor]], data: Dataset, users: Tensor, domain: int, seed: int
+    parts: Sequence[tuple[BlendPart, Predictor]],
+    data: Dataset,
+    users: Tensor,
+    domain: int,
+    seed: int,
+    told: Sequence[Sequence[Stack]] | None = None,
 ) -> Blend:
     """The blend of `parts` for one domain, from the interactions that `users` have in `data`.
 
-    No part may have learnt from these users. Raises ValueError where none of them has ratings enough to ask about.
+    No part may have learnt from these users. `told` is what `ask` gave, of these parts and of others like them, fitted
+    with other seeds, on users of their own: the more there are, the better weights are known. None: asks these parts.
+
+    Raises ValueError where none of the users has ratings enough to ask about.
     """
-    stacks = [stack(parts, data, users, domain, sizes, seed) for sizes in SIZES]
+    told = told or [ask(parts, data, users, domain, seed)]
+    stacks = [joined(of_size) for of_size in zip(*told, strict=True)]
     if not len(stacks[0].ratings):
         raise ValueError("no validation user has enough ratings to fit a blend on")
     rates = np.array([part.role != "ranking" for part, _ in parts])
     spread = _standardised(stacks, rates)
-    solved = stacked_weights(stacks, rates, _best_smoothness(stacks, rates))
+    smoothness = _best_smoothness(stacks, rates)
+    gains = _gains(stacks, rates, smoothness)
+    solved = _certain(stacked_weights(stacks, rates, smoothness), gains, stacks, rates)
     ranking = fit_ranking([predictor for _, predictor in parts], data, users, domain, SIZES, seed)
     buckets = [
         Bucket(
@@ -76,11 +92,34 @@ def fit_blend(
             weights=_rounded(w / spread, rates),
             centres=[float(c) for c in np.round(bucket.centres, 6)],
             std_scale=std_scale(bucket, w),
+            gain=gain,
             ranking_weights=order,
         )
-        for start, w, bucket, order in zip(BUCKET_STARTS, solved, stacks, ranking, strict=True)
+        for start, w, bucket, gain, order in zip(BUCKET_STARTS, solved, stacks, gains, ranking, strict=True)
     ]
     return Blend(domain=data.schema.domains[domain].name, parts=[part for part, _ in parts], buckets=buckets)
+
+
+def ask(
+    parts: Sequence[tuple[BlendPart, Predictor]], data: Dataset, users: Tensor, domain: int, seed: int
+) -> list[Stack]:
+    """What the parts answer about the users in each bucket. No part may have learnt from them."""
+    return [stack(parts, data, users, domain, sizes, seed) for sizes in SIZES]
+
+
+def joined(stacks: Sequence[Stack]) -> Stack:
+    """Several of the same bucket as one, counted from common centres."""
+    rows = [len(s.ratings) for s in stacks]
+    if len(stacks) == 1 or not sum(rows):
+        return stacks[0]
+    centres = np.average([s.centres for s in stacks], axis=0, weights=rows)
+    return Stack(
+        np.concatenate([s.users for s in stacks]),
+        np.concatenate([s.predictions + s.centres - centres for s in stacks]),
+        np.concatenate([s.std for s in stacks]),
+        np.concatenate([s.ratings for s in stacks]),
+        centres,
+    )
 
 
 def stack(
@@ -173,6 +212,39 @@ def _best_smoothness(stacks: Sequence[Stack], rates: Bools) -> float:
         return total / max(n, 1)
 
     return min(SMOOTHNESS, key=error)
+
+
+def _gains(stacks: Sequence[Stack], rates: Bools, smoothness: float) -> list[Gain | None]:
+    """What mixing saves in each bucket beside the best part, on users that the weights were not fitted on."""
+    mixed = [np.empty_like(bucket.ratings) for bucket in stacks]
+    for fold in range(N_FOLDS):
+        fitted = stacked_weights([_of(s, s.users % N_FOLDS != fold) for s in stacks], rates, smoothness)
+        for answers, w, bucket in zip(mixed, fitted, stacks, strict=True):
+            held = bucket.users % N_FOLDS == fold
+            answers[held] = bucket.predictions[held] @ w
+    gains = []
+    for answers, bucket in zip(mixed, stacks, strict=True):
+        alone = np.square(bucket.predictions[:, _best_part(bucket, rates)] - bucket.ratings)
+        gains.append(gain_of(bucket.users, alone, np.square(answers - bucket.ratings), "root_mean"))
+    return gains
+
+
+def _certain(
+    weights: Sequence[Floats], gains: Sequence[Gain | None], stacks: Sequence[Stack], rates: Bools
+) -> list[Floats]:
+    """The weights where they certainly gain, and where nobody could tell; elsewhere the best part's 1."""
+    if not rates.any():
+        return list(weights)
+    alone = [np.eye(len(rates))[_best_part(bucket, rates)] for bucket in stacks]
+    return [w if gain is None or gain.low > 0 else best for w, gain, best in zip(weights, gains, alone, strict=True)]
+
+
+def _best_part(bucket: Stack, rates: Bools) -> int:
+    """The part that errs least, of those that rate."""
+    if not rates.any():
+        return 0
+    errors = np.square(bucket.predictions - bucket.ratings[:, None]).sum(0)
+    return int(np.argmin(np.where(rates, errors, np.inf)))
 
 
 def _standardised(stacks: Sequence[Stack], rates: Bools) -> Floats:

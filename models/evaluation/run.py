@@ -55,7 +55,8 @@ class Plan:
     seeds: Sequence[int] = (0,)
     repeat: Sequence[str] | None = None
     """Recipes that are trained with every seed, the others with the first only; None: all of them. Cross-domain, where
-    a seed is a draw: the others sit the first draw at the first beta alone."""
+    a seed is a draw: the others sit the first draw at the first beta alone. The blend is shown with every seed where all
+    its parts are, and learns its weights from the validation users of every seed anyhow."""
     blend: Sequence[str] = ()
     """Recipes whose learnt blend is a row of its own."""
     limit: int | None = None
@@ -118,7 +119,9 @@ def evaluate(
         for recipe in trained_for(recipes[name], plan.protocol):
             sitting.add_recipe(recipe, seeds)
     if plan.blend:
-        sitting.add_blend([recipes[name] for name in plan.blend], plan.seeds)
+        repeated = plan.repeat is None or set(plan.blend) <= set(plan.repeat)
+        shown = plan.seeds if repeated else plan.seeds[:1]
+        sitting.add_blend([recipes[name] for name in plan.blend], shown, learnt=plan.seeds)
     if plan.base_url is not None:
         service = ServedPredictor(data, plan.base_url, api_key=plan.api_key, transport=transport)
         sitting.add(SERVED, service, plan.seeds[0])

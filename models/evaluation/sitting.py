@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.blend import Blend, BlendPart
 from models.datasets.dataset import Dataset
-from models.evaluation.blend import fit_blend
+from models.evaluation.blend import ask, fit_blend
 from models.evaluation.comparison import Entry, compare
 from models.evaluation.crossdomain import SourceBias, TargetOnly
 from models.evaluation.exam import Exam
@@ -109,28 +109,46 @@ class Sitting:
             shown = TargetOnly(predictor, self.exam.training.items.domain, direction.target)
             self._note(self.add(alone.name, shown, seed), alone, trained)
 
-    def add_blend(self, recipes: Sequence[Recipe], seeds: Sequence[int]) -> None:
-        """The learnt blend of recipes that have been added: weights from validation users, parts as in their rows."""
+    def add_blend(self, recipes: Sequence[Recipe], seeds: Sequence[int], learnt: Sequence[int] = ()) -> None:
+        """The learnt blend of recipes that have been added: weights from validation users, parts as in their rows.
+
+        Each seed's fits leave other users out, so weights are learnt from those of all `seeds` and of `learnt` besides;
+        not where the protocol names the users, who are the same then.
+        """
+        fitted = {seed: [self._part(recipe, seed) for recipe in recipes] for seed in dict.fromkeys([*seeds, *learnt])}
+        domain, told = self.exam.groups[0].domain, {}
+        for seed, parts in fitted.items():
+            self.progress(f"{BLEND}, seed {seed}: asking validation users", 0.5, {})
+            told[seed] = ask(parts, self.exam.training, self._validation_users(seed), domain, seed)
         for seed in seeds:
-            fitting, answering = [], []
-            for recipe in recipes:
-                final = self._train(recipe, seed, held_out=False)
-                judged = self._train(recipe, seed, held_out=True)
-                digest = (
-                    self.save(recipe, seed, final, self.exam.training)
-                    if self.save
-                    else f"not kept: {recipe.name}, seed {seed}"
-                )
-                part = BlendPart(role=final.recommender.role, digest=digest, recommender=recipe.recommender)
-                fitting.append((part, TrainedPredictor(judged.recommender, judged.fitted.table)))
-                answering.append(TrainedPredictor(final.recommender, final.fitted.table))
-            users = self.exam.validation_users
-            if users is None:
-                users = self.exam.training.split_users(VALIDATION_SHARE, seed)[1]
-            blend = fit_blend(fitting, self.exam.training, users, self.exam.groups[0].domain, seed)
+            finals = [self._train(recipe, seed, held_out=False) for recipe in recipes]
+            parts = [
+                (part.model_copy(update={"digest": self._digest(recipe, seed, final)}), judged)
+                for recipe, final, (part, judged) in zip(recipes, finals, fitted[seed], strict=True)
+            ]
+            users = self._validation_users(seed)
+            known = [told[seed]] if self.exam.validation_users is not None else list(told.values())
+            blend = fit_blend(parts, self.exam.training, users, domain, seed, known)
             self.blends[seed] = blend
+            answering = [TrainedPredictor(final.recommender, final.fitted.table) for final in finals]
             mixed = BlendRanking if self.exam.measure == "ranking" else BlendPredictor
             self.add(BLEND, mixed(blend, answering), seed)
+
+    def _part(self, recipe: Recipe, seed: int) -> tuple[BlendPart, Predictor]:
+        """A part that has learnt from no validation user; it has no digest."""
+        judged = self._train(recipe, seed, held_out=True)
+        part = BlendPart(role=judged.recommender.role, digest="", recommender=recipe.recommender)
+        return part, TrainedPredictor(judged.recommender, judged.fitted.table)
+
+    def _digest(self, recipe: Recipe, seed: int, final: Trained) -> str:
+        if self.save is None:
+            return f"not kept: {recipe.name}, seed {seed}"
+        return self.save(recipe, seed, final, self.exam.training)
+
+    def _validation_users(self, seed: int) -> Tensor:
+        if self.exam.validation_users is not None:
+            return self.exam.validation_users
+        return self.exam.training.split_users(VALIDATION_SHARE, seed)[1]
 
     def add(self, name: str, predictor: Predictor, seed: int) -> Entry:
         """Put all questions to a predictor; several seeds of one name make one row."""

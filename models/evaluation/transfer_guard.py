@@ -9,8 +9,8 @@ are shown s interactions of the source and k of the target, and each cell (s, k)
 where `order_ratings` weighs W in all, so that v says whose ratings order a list and nothing else, and `others` is the
 blend of all other parts as it would be served without the transfer. Weights are judged on users that they were not
 fitted on, fold by fold; unless the one-sided 95 % interval of their gain, bootstrapped over users, excludes a loss, the
-weight is 0 and what is served is what would be served without the transfer. So too where fewer than `MIN_USERS` knew
-that much: a weight that nobody could test is a weight that nobody gets.
+weight is 0 and what is served is what would be served without the transfer. So too where fewer than `gain.MIN_USERS`
+knew that much: a weight that nobody could test is a weight that nobody gets.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,20 +23,16 @@ from torch import Tensor
 from models.blend import Blend, BlendPart, Bucket, Gain
 from models.datasets.dataset import Dataset
 from models.evaluation.blend import SIZES, Stack, fit_blend, stack, std_scale
+from models.evaluation.gain import gain_of
 from models.evaluation.metrics import Floats, Ints
 from models.evaluation.predictors import Predictor
 from models.evaluation.ranking_blend import MAX_USERS, choices_of, log_likelihood, shuffled_ratings
-from models.evaluation.significance import Statistic, paired_bootstrap, per_user
 from models.training.domains import domain_of
 
 SOURCE_SIZES: Mapping[int, tuple[int, int | None]] = {0: (0, 0), 1: (1, 9), 10: (10, None)}
 """Where each bucket of source evidence begins → the least and the most that is shown in it; None: all there is."""
-MIN_USERS = 20
-"""Validation users below which nothing is known of a cell."""
 LIST_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 N_FOLDS = 5
-LEVEL = 0.9
-"""Of the two-sided interval whose lower end is the one-sided 95 % bound."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +132,7 @@ def _rating_gain(others: Floats, transfer: Floats, ratings: Floats, users: Ints)
         held = users % N_FOLDS == fold
         share = transfer_share(others[~held], transfer[~held], ratings[~held])
         mixed[held] = (1 - share) * others[held] + share * transfer[held]
-    return _gain(users, np.square(others - ratings), np.square(mixed - ratings), "root_mean")
+    return gain_of(users, np.square(others - ratings), np.square(mixed - ratings), "root_mean")
 
 
 def _in_lists(
@@ -185,14 +181,4 @@ def _list_gain(likelihoods: Floats, users: Ints) -> Gain | None:
         if held.all():
             return None
         chosen[held] = likelihoods[int(likelihoods[:, ~held].mean(1).argmax()), held]
-    return _gain(users, -likelihoods[0], -chosen, "mean")
-
-
-def _gain(users: Ints, before: Floats, after: Floats, statistic: Statistic) -> Gain | None:
-    """How much smaller the losses are after than before; None of fewer than `MIN_USERS` users."""
-    who, lost, counts = per_user(users, before, np.ones(len(users)))
-    if len(who) < MIN_USERS:
-        return None
-    _, left, _ = per_user(users, after, np.ones(len(users)))
-    found = paired_bootstrap(left, lost, counts, statistic, level=LEVEL)
-    return Gain(gain=round(0.0 - found.difference, 6), low=round(0.0 - found.high, 6), users=len(who))
+    return gain_of(users, -likelihoods[0], -chosen, "mean")

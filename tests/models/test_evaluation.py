@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.blend import BlendPart
 from models.datasets.dataset import Dataset
-from models.evaluation.blend import Stack, fit_blend, stacked_weights
+from models.evaluation.blend import Stack, ask, fit_blend, joined, stacked_weights
 from models.evaluation.exam import Exam, Group
 from models.evaluation.measure import measure
 from models.evaluation.predictors import Constant, MostPopular, Predictor
@@ -154,6 +154,52 @@ def test_a_preference_moves_ratings_by_its_slope_and_takes_no_share() -> None:
     stacks = [stack_of(np.stack([rating, preference], 1), rating + 0.3 * preference)]
     (weights,) = stacked_weights(stacks, np.array([True, False]), 0.0)
     assert weights == pytest.approx([1.0, 0.3], abs=1e-3)
+
+
+def two_parts() -> list[tuple[BlendPart, Predictor]]:
+    return [
+        (BlendPart(role="collaborative", digest="a", recommender="one"), Fixed([3.0] * 120)),
+        (BlendPart(role="content", digest="b", recommender="other"), Fixed([4.0] * 120)),
+    ]
+
+
+def told_of(errors: np.ndarray, ratings: np.ndarray) -> list[Stack]:
+    """The same answers in every bucket: ratings (M,) and two parts' errors (M, 2)."""
+    return [stack_of(ratings[:, None] + errors, ratings) for _ in range(7)]
+
+
+def test_where_mixing_does_not_certainly_help_the_best_part_answers_alone(cinema: Dataset) -> None:
+    random = np.random.default_rng(3)
+    ratings, own, others = random.normal(3.5, 1, 2000), *random.normal(0, 1, (2, 2000))
+    independent = told_of(np.stack([own, others], 1), ratings)
+    nothing_new = told_of(np.stack([own, own + 0.5 * others], 1), ratings)
+    for told, mixes in ((independent, True), (nothing_new, False)):
+        blend = fit_blend(two_parts(), cinema, torch.arange(30), 0, 0, told=[told])
+        for bucket in blend.buckets:
+            assert bucket.gain is not None
+            assert (bucket.gain.low > 0) == mixes
+            assert (bucket.weights == [1.0, 0.0]) != mixes
+
+
+def test_a_mixture_that_too_few_users_could_judge_is_left_as_it_is(cinema: Dataset) -> None:
+    random = np.random.default_rng(3)
+    told = told_of(random.normal(0, 1, (10, 2)), random.normal(3.5, 1, 10))
+    for bucket in fit_blend(two_parts(), cinema, torch.arange(30), 0, 0, told=[told]).buckets:
+        assert bucket.gain is None
+        assert 0 < bucket.weights[0] < 1
+
+
+def test_weights_are_learnt_from_all_users_that_were_asked(cinema: Dataset) -> None:
+    """Answers of parts that were fitted with another seed count as those of more users, from a common centre."""
+    parts, users = two_parts(), torch.arange(cinema.n_users)
+    halves = [ask(parts, cinema, half, 0, seed=0) for half in (users[:30], users[30:])]
+    both = fit_blend(parts, cinema, users[:30], 0, 0, told=halves)
+    assert [bucket.gain.users for bucket in both.buckets if bucket.gain] == [60] * 7
+    shifted = [Stack(s.users, s.predictions + 1 - c, s.std, s.ratings, np.full(2, c)) for s in halves[1] for c in [0.5]]
+    one, other = joined([halves[0][0], shifted[0]]), joined([halves[0][0], halves[1][0]])
+    n = len(halves[0][0].ratings)
+    assert one.predictions[:n] + one.centres == pytest.approx(other.predictions[:n] + other.centres)
+    assert one.predictions[n:] + one.centres == pytest.approx(other.predictions[n:] + other.centres + 1)
 
 
 def test_a_learnt_blend_brings_preferences_onto_the_scale_and_scales_its_std(cinema: Dataset) -> None:
