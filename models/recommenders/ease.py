@@ -111,6 +111,14 @@ class Ease(Recommender):
             mean = mean.index_add(1, some, states[:, like[some, k]] * share[some, k])
         return Scores(mean, kind="preference")
 
+    def between(self, table: ItemTable, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(B (n, n), c (n,)) among the items at `rows` (n,): what a like of one adds to the score of each, and the
+        score that each has without any."""
+        like, share = table["like"][rows], table["share"][rows]  # (n, K)
+        out = embedding_bag(like, self.weights, per_sample_weights=share, mode="sum")  # (n, M)
+        among = embedding_bag(like, out.T.contiguous(), per_sample_weights=share, mode="sum").T.contiguous()
+        return among, (share * self.constant[like]).sum(dim=1)
+
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
         return self._resembling(content, torch.full((len(content),), domain))
 

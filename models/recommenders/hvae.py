@@ -2,7 +2,7 @@
 
     h_u  = sum_j x_uj E_j / |x_u|^p + e                 x_u what is read of the user's history, E_j rows of items
     z_u  ~ q(z_2 | h_u, a_u) q(z_1 | h_u, a_u, z_2)     one or two layers, a_u attributes (models.training.hierarchical)
-    f_ui = b_i + g(z_u) · D_i                           what f means is the likelihood     (models.training.likelihoods)
+    f_ui = b_i + g(z_u) · D_i [+ EASE's say]            what f means is the likelihood     (models.training.likelihoods)
 
     maximise  log p(x_u | f_u) - beta KL(q || p)
 
@@ -11,15 +11,18 @@ et al., WWW 2018, where p = 1); beta rises from nothing as there. A history is s
 left out, drawn anew each time, so that it meets short ones too; with p < 1 it sees how long they are. On small data it
 helps to learn nothing twice: D = E unless `tied` is off, and rows begin at who likes the items together. An item
 without likes has the row that its content suggests. A state is the posterior means.
+
+With `shallow`, what is linear in a history goes past the bottleneck, on a path of its own: VASP (Vančura & Kordík,
+ICANN 2021; `models.training.shallow`), and the state has EASE's behind the means.
 """
 
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
@@ -37,12 +40,14 @@ from models.recommender import (
     Role,
     Scores,
 )
+from models.recommenders.ease import EaseConfig
 from models.training.biases import item_design
 from models.training.co_rating import co_rating_vectors
 from models.training.hierarchical import Hierarchy
 from models.training.likelihoods import Bernoulli, GaussianRatings, Histories, Likelihood, Multinomial
 from models.training.likes import LikeSettings
 from models.training.outer_loop import outer_loop
+from models.training.shallow import Beside, ShallowPath
 from models.training.statistics import item_counts, ridge
 
 REG_CONTENT = 5.0
@@ -70,6 +75,12 @@ class HvaeConfig(LikeSettings):
     """Whether the bottleneck passes a gate."""
     n_pseudo_inputs: int = Field(0, ge=0)
     """Components of the VampPrior, learnt in the space of the bottleneck; 0: a standard normal."""
+    shallow: bool = False
+    """Whether a linear autoencoder of likes stands beside the hierarchy."""
+    ease: EaseConfig = EaseConfig()
+    """Its settings; `liked_above` is that of both."""
+    n_folds: int = Field(2, ge=1)
+    """Parts of the users taught beside a linear autoencoder that has learnt from the others; 1: the one that serves."""
     beta: float = Field(0.5, ge=0)
     """Weight of the divergence from the prior in the end."""
     annealing: float = Field(0.5, ge=0, le=1)
@@ -88,6 +99,12 @@ class HvaeConfig(LikeSettings):
     """Of Adam."""
     reg: float = Field(5e-5, ge=0)
     """Penalty on the squares of item rows, beside the mean loss of a user."""
+
+    @model_validator(mode="after")
+    def _likes_stand_beside_likes(self) -> Self:
+        if self.shallow and self.likelihood == "gaussian":
+            raise ValueError("the shallow path knows likes, not ratings")
+        return self
 
 
 class ItemRows(nn.Module):
@@ -130,6 +147,7 @@ class Hvae(Recommender):
             gated=config.gated,
             n_pseudo_inputs=config.n_pseudo_inputs,
         )
+        self.shallow = _shallow(config, schema) if config.shallow else None
         self.widths = {"encoder": config.hidden_size, "bias": 1} | (
             {} if config.tied else {"decoder": config.hidden_size}
         )
@@ -138,17 +156,20 @@ class Hvae(Recommender):
 
     @property
     def state_size(self) -> int:
-        return sum(self.sizes) + self.likelihood.n_own
+        return sum(self.sizes) + self.likelihood.n_own + (0 if self.shallow is None else self.shallow.state_size)
 
     def adapt(self, evidence: Evidence, table: ItemTable, target: int) -> Tensor:
-        """(B, S), posterior means and what the likelihood keeps of a user."""
+        """(B, S), posterior means, what the likelihood keeps of a user, and the state of the shallow path."""
         evidence = replace(evidence, items=torch.where(evidence.mask, evidence.items, 0))
         read, own = self.likelihood.read(evidence, table)
         summed = self.centre.expand(len(read), -1)
         if read.shape[1]:
             rows = table["encoder"]
             summed = summed + embedding_bag(evidence.items, rows, per_sample_weights=self._scaled(read), mode="sum")
-        return torch.cat([self.hierarchy.encode(summed, evidence.attributes), own], dim=1)
+        states = [self.hierarchy.encode(summed, evidence.attributes), own]
+        if self.shallow is not None:
+            states.append(self.shallow.adapt(evidence, table, target))
+        return torch.cat(states, dim=1)
 
     def _scaled(self, read: Tensor) -> Tensor:
         """x / |x|^p of each row of (B, …)."""
@@ -157,13 +178,17 @@ class Hvae(Recommender):
 
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
         rows = slice(None) if positions is None else positions
-        codes, own = states.tensor_split([sum(self.sizes)], dim=1)
+        n_codes = sum(self.sizes)
+        codes, own, linear = states.tensor_split([n_codes, n_codes + self.likelihood.n_own], dim=1)
         decoder = table["encoder" if self.config.tied else "decoder"][rows]
         said = self.hierarchy.decode(codes) @ decoder.T  # (B, N)
+        if self.shallow is not None:
+            said = said + self.shallow.score(linear, table, positions)
         return self.likelihood.scores(said, own, table["bias"][rows], table.domain[rows])
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
-        return self._suggested(content, torch.full((len(content),), domain))
+        suggested = self._suggested(content, torch.full((len(content),), domain))
+        return suggested if self.shallow is None else suggested | self.shallow.embed_items(content, domain)
 
     def _suggested(self, content: ItemContent, domain: Tensor) -> Columns:
         """Rows that content suggests, as items have them that are like it."""
@@ -186,14 +211,18 @@ class Hvae(Recommender):
             torch.manual_seed(options.seed)  # initial weights, shares and codes are drawn from torch's own generator
             reset_parameters(self)
             nn.init.zeros_(self.centre)
-            rows = ItemRows(self._start(data)[kept], histories.bias[kept].float(), tied=config.tied).to(options.device)
+            bias = histories.bias[kept].float() * (self.shallow is None)  # EASE knows what most people like
+            rows = ItemRows(self._start(data)[kept], bias, tied=config.tied).to(options.device)
             rows.bias.requires_grad_(self.likelihood.learns_bias)
             steps = -(-len(users) // config.batch_size)
-            lessons = partial(self._losses, rows, histories.of_items(kept), data.user_attributes, users, options)
+            linear, beside = ({}, None) if self.shallow is None else self.shallow.fit(data, kept, options)
+            lessons = partial(
+                self._losses, rows, histories.of_items(kept), beside, data.user_attributes, users, options
+            )
             fitted = outer_loop(
                 self,
                 lessons,
-                partial(self._table, rows, data.items.domain, kept),
+                partial(self._table, rows, linear, data.items.domain, kept),
                 [{"params": self.parameters()}, {"params": [p for p in rows.parameters() if p.requires_grad]}],
                 options,
                 epochs=config.epochs,
@@ -209,7 +238,14 @@ class Hvae(Recommender):
         return rows + FIRST_NOISE * torch.randn_like(rows)
 
     def _losses(
-        self, rows: ItemRows, histories: Histories, attributes: Tensor, users: Tensor, options: FitOptions, epoch: int
+        self,
+        rows: ItemRows,
+        histories: Histories,
+        beside: Beside | None,
+        attributes: Tensor,
+        users: Tensor,
+        options: FitOptions,
+        epoch: int,
     ) -> Iterator[Tensor]:
         """The loss of each batch of an epoch."""
         config, batches = self.config, torch.split(users[torch.randperm(len(users))], self.config.batch_size)
@@ -220,13 +256,15 @@ class Hvae(Recommender):
             summed = self._scaled(shown) @ rows.encoder + self.centre
             codes, divergence = self.hierarchy.draw(summed, attributes[batch].to(weights.device))
             said = self.hierarchy.decode(codes) @ (rows.encoder if rows.decoder is None else rows.decoder).T
+            if self.shallow is not None and beside is not None:
+                said = said + self.shallow.said(beside.scores(batch, shown))
             done = (epoch + n / len(batches)) / config.epochs
             beta = config.beta * min(1.0, done / config.annealing) if config.annealing else config.beta
             wrong = self.likelihood.loss(said, rows.bias, weights, values)
             size = sum(p.square().sum() for p in (rows.encoder, rows.decoder) if p is not None)
             yield (wrong + beta * divergence).mean() + config.reg * size
 
-    def _table(self, rows: ItemRows, domain: Tensor, kept: Tensor) -> ItemTable:
+    def _table(self, rows: ItemRows, linear: Columns, domain: Tensor, kept: Tensor) -> ItemTable:
         """The item table as it is; rows of items that were not met are zeros."""
         device = rows.bias.device
         columns = {
@@ -234,7 +272,7 @@ class Hvae(Recommender):
             for name, learnt in rows.columns().items()
         }
         trained = torch.zeros(len(domain), dtype=torch.bool).index_fill(0, kept, True)
-        return ItemTable(columns, domain.to(device), trained.to(device))
+        return ItemTable(columns | linear, domain.to(device), trained.to(device))
 
     def _filled(self, table: ItemTable, data: Dataset) -> ItemTable:
         """Learn what content suggests; the table with it where nothing was learnt."""
@@ -245,8 +283,12 @@ class Hvae(Recommender):
         self.content.copy_(ridge(design.to(learnt), learnt, (counts / (counts + REG_CONTENT)).to(learnt), REG_CONTENT))
         missing = (~table.trained).nonzero().flatten()
         suggested = self._suggested(items.content.rows(missing.cpu()), items.domain[missing.cpu()])
-        columns = {name: column.index_copy(0, missing, suggested[name]) for name, column in table.columns.items()}
-        return replace(table, columns=columns)
+        columns = {name: table[name].index_copy(0, missing, rows) for name, rows in suggested.items()}
+        return replace(table, columns=table.columns | columns)
+
+
+def _shallow(config: HvaeConfig, schema: Schema) -> ShallowPath:
+    return ShallowPath(config.ease.model_copy(update={"liked_above": config.liked_above}), schema, config.n_folds)
 
 
 def _likelihood(config: HvaeConfig, schema: Schema) -> Likelihood:

@@ -91,6 +91,21 @@ ENTRIES: dict[str, Entry] = {
         uses_attributes=True,
         learns_items=False,
     ),
+    "hvae: shallow": Entry(
+        settings={
+            "shallow": True,
+            "ease": {"reg": 250.0, "reg_constant": 150.0, "user_discount": 0.0, "content_weight": 0.0, "place_size": 8},
+            "liked_above": 0.5,
+            "hidden_size": 24,
+            "upper_size": 6,
+            "lower_size": 4,
+            "beta": 0.1,
+            "epochs": 15,
+            "batch_size": 25,
+        },
+        uses_attributes=True,
+        learns_items=False,
+    ),
     "hvae: bernoulli": Entry(
         settings={
             "likelihood": "bernoulli",
