@@ -5,11 +5,15 @@ from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from models.recommender import FitOptions, ItemTable
+from models.recommenders.ease import Ease, EaseConfig
 from models.recommenders.hvae import Hvae, HvaeConfig
+from models.training.ground import base_table
 from models.training.hierarchical import Gaussian, Hierarchy
 from models.training.likelihoods import Bernoulli, GaussianRatings, Multinomial
+from models.training.shallow import ShallowPath
 from models.training.validation import Validation
 from tests.laws.world import make_world
 from tests.models.tiny import tiny
@@ -113,6 +117,8 @@ def test_gaussian_histories_are_what_biases_leave_and_new_users_are_read_the_sam
         ({"likelihood": "gaussian"}, "rating"),
         ({"lower_size": 0, "tied": False, "normalisation": 1.0}, "preference"),
         ({"gated": True, "n_pseudo_inputs": 8}, "preference"),
+        ({"shallow": True}, "preference"),
+        ({"shallow": True, "n_folds": 1, "likelihood": "bernoulli"}, "preference"),
     ],
 )
 def test_every_variant_learns(settings: dict[str, Any], kind: str) -> None:
@@ -122,6 +128,36 @@ def test_every_variant_learns(settings: dict[str, Any], kind: str) -> None:
     assert hvae.role == {"preference": "ranking", "rating": "collaborative"}[kind]
     history = hvae.fit(world.training, FitOptions()).report.history
     assert history[-1]["loss"] < history[0]["loss"]
+
+
+def test_the_shallow_path_is_ease_and_people_learn_beside_one_that_has_not_met_them() -> None:
+    world = make_world(1)
+    data, config = world.training, EaseConfig(liked_above=0.5, reg=20.0)
+    likes = Ease(config, data.schema).likes
+    kept = torch.from_numpy(likes.matrix(data).sum(axis=0)).flatten().nonzero().flatten()
+    path = ShallowPath(config, data.schema, n_folds=2)
+    columns, beside = path.fit(data, kept, FitOptions())
+    users = torch.arange(data.n_users)[torch.bincount(data.interactions.users, minlength=data.n_users) > 0]
+    shown = torch.from_numpy(likes.matrix(data)[users.numpy()][:, kept.numpy()].toarray())
+    said = beside.scores(users, shown)
+    for fold in (0, 1):
+        others = data.where(beside.fold_of[data.interactions.users] != fold)
+        ease = Ease(config, data.schema)
+        table = ease.fit(others, FitOptions()).table
+        rows = (beside.fold_of[users] == fold).nonzero().flatten()
+        alone = ease.score(ease.adapt(data.evidence(users[rows]), table, 0), table, kept).mean
+        torch.testing.assert_close(said[rows], alone, atol=1e-4, rtol=1e-3)
+    with torch.no_grad():
+        path.slope.fill_(2.0)
+        table = ItemTable(columns, data.items.domain, table.trained)
+        states = path.adapt(data.evidence(users), table, 0)
+        chances = path.ease.score(states, base_table(table)).mean.clamp(min=0)
+        torch.testing.assert_close(path.score(states, table, None), 2 * (0.01 + chances).log())
+
+
+def test_ratings_have_no_shallow_path() -> None:
+    with pytest.raises(ValidationError, match="likes, not ratings"):
+        HvaeConfig(shallow=True, likelihood="gaussian")
 
 
 def test_the_epoch_with_the_best_lists_is_kept():
