@@ -68,11 +68,13 @@ def fit_blend(
     domain: int,
     seed: int,
     told: Sequence[Sequence[Stack]] | None = None,
+    lists: bool = True,
 ) -> Blend:
     """The blend of `parts` for one domain, from the interactions that `users` have in `data`.
 
     No part may have learnt from these users. `told` is what `ask` gave, of these parts and of others like them, fitted
     with other seeds, on users of their own: the more there are, the better weights are known. None: asks these parts.
+    Without `lists` no order of their own is learnt for them, which takes longest.
 
     Raises ValueError where none of the users has ratings enough to ask about.
     """
@@ -85,7 +87,9 @@ def fit_blend(
     smoothness = _best_smoothness(stacks, rates)
     gains = _gains(stacks, rates, smoothness)
     solved = _certain(stacked_weights(stacks, rates, smoothness), gains, stacks, rates)
-    ranking = fit_ranking([predictor for _, predictor in parts], data, users, domain, SIZES, seed)
+    ranking: list[list[float] | None] = [None] * len(SIZES)
+    if lists:
+        ranking = fit_ranking([predictor for _, predictor in parts], data, users, domain, SIZES, seed)
     buckets = [
         Bucket(
             min_support=start,

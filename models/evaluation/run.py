@@ -55,8 +55,8 @@ class Plan:
     seeds: Sequence[int] = (0,)
     repeat: Sequence[str] | None = None
     """Recipes that are trained with every seed, the others with the first only; None: all of them. Cross-domain, where
-    a seed is a draw: the others sit the first draw at the first beta alone. The blend is shown with every seed where all
-    its parts are, and learns its weights from the validation users of every seed anyhow."""
+    a seed is a draw: the others sit the first draw at the first beta alone. The blend is shown with every seed where
+    all its parts are, and learns its weights from the validation users of every seed anyhow."""
     blend: Sequence[str] = ()
     """Recipes whose learnt blend is a row of its own."""
     limit: int | None = None

@@ -128,7 +128,8 @@ class Sitting:
             ]
             users = self._validation_users(seed)
             known = [told[seed]] if self.exam.validation_users is not None else list(told.values())
-            blend = fit_blend(parts, self.exam.training, users, domain, seed, known)
+            lists = self.exam.ranks or self.save is not None  # nobody else reads their order
+            blend = fit_blend(parts, self.exam.training, users, domain, seed, known, lists)
             self.blends[seed] = blend
             answering = [TrainedPredictor(final.recommender, final.fitted.table) for final in finals]
             mixed = BlendRanking if self.exam.measure == "ranking" else BlendPredictor
