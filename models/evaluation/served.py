@@ -20,9 +20,9 @@ from models.evaluation.exam import Group
 from models.evaluation.predictors import Answers, Predictor
 from models.recommender import Evidence, Scores
 
-CONCURRENCY = 16
+CONCURRENCY = 4
 TIMEOUT_SECONDS = 60.0
-RETRIES = 5
+RETRIES = 120
 """Times a question is asked again that the service was too busy for."""
 
 
