@@ -13,6 +13,7 @@ from models.datasets.dataset import Dataset
 from models.datasets.fetch import FetchError, fetch
 from models.datasets.folder import read
 from tests.e2e.conftest import DATA
+from tests.e2e.examples import told
 from tests.e2e.service import warmstart
 
 SLATE = 20
@@ -145,3 +146,9 @@ def test_a_known_user_is_given_the_same_as_a_stranger_with_the_same_history(
     moved = answer(client, "/v1/recommendations", body)
     assert moved["items"] == hearts(client, [*timed, one])["items"]
     assert ids(moved) != ids(stranger)
+
+
+def test_the_example_tells_what_was_carried_over(client: httpx.Client) -> None:
+    story = told("two_catalogues", str(client.base_url))
+    assert story.startswith("10 ratings of thrills; used: yes\n")
+    assert story.count(" instead of ") == 6
