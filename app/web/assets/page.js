@@ -2,6 +2,7 @@
 
 import { draw } from "./chart.js";
 import { count, make, number, percent } from "./elements.js";
+import { keep } from "./key.js";
 import { Profile, nearest, words } from "./profile.js";
 import { because, show } from "./ranking.js";
 import * as service from "./service.js";
@@ -222,6 +223,7 @@ function enter(domain) {
 
 function unreachable(trouble) {
   if (!(trouble instanceof service.Trouble)) throw trouble;
+  if (trouble instanceof service.Locked) return lock(trouble);
   const wait = PATIENCE[Math.min(attempts, PATIENCE.length - 1)];
   attempts += 1;
   $("trouble-title").textContent = trouble.message;
@@ -231,8 +233,19 @@ function unreachable(trouble) {
   if (trouble.passing) waiting = setTimeout(retry, wait * 1000);
 }
 
+/** Ask for a key, or for another one; the answer that is under way is asked for again with it. */
+function lock(refusal) {
+  const again = $("lock").hidden === false;
+  $("lock-said").textContent = again ? `${refusal.message} ${refusal.detail}` : "";
+  $("lock").hidden = false;
+  $("lock-form").elements.key.focus();
+  document.body.classList.add("away");
+  busy(false);
+}
+
 function reachable() {
   attempts = 0;
+  $("lock").hidden = true;
   $("trouble").hidden = true;
   document.body.classList.remove("away");
 }
@@ -283,5 +296,11 @@ function start() {
 }
 
 $("retry").addEventListener("click", retry);
+$("lock-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  keep($("lock-form").elements.key.value.trim());
+  $("lock-form").reset();
+  refresh();
+});
 if (document.body.dataset.state === "ready") start();
 if (document.body.dataset.state === "unavailable") waiting = setTimeout(retry, 1000 * PATIENCE[0]);
