@@ -19,8 +19,8 @@ from app.api.addresses import decoded
 from app.errors import Problem, told
 from app.security import ANYBODY, PREFIX, Caller, Scope
 from app.services import audit
-from app.services.installation import Installation
-from app.storage.records import Act
+from app.services.installation import Installation, answering
+from app.storage.records import Act, Revisions
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -109,14 +109,16 @@ def guarded(access: Access, path: str, handle: Handler) -> Handler:
         return handle
 
     async def checked(request: Request) -> Response:
-        await _let(await _identified(request), access, request)
-        return await handle(request)
+        caller, seen = await _identified(request)
+        await _let(caller, access, request)
+        with answering(seen):
+            return await handle(request)
 
     async def recorded(request: Request) -> Response:
         here: Installation = request.app.state.installation
         act = Act(request.method, path, request_id=request.state.request_id)
         try:
-            caller = await _identified(request)
+            caller, _ = await _identified(request)
             act = replace(act, key_id=caller.key_id)
             await _let(caller, access, request)
         except Problem as refusal:
@@ -176,15 +178,18 @@ def _not_for(caller: Caller, access: Access) -> Problem:
     return Problem("insufficient-scope", detail, headers={"WWW-Authenticate": challenge})
 
 
-async def _identified(request: Request) -> Caller:
-    """Whom a request is made for. Raises Problem: unauthorized, or rate-limited where too many were told so."""
+async def _identified(request: Request) -> tuple[Caller, Revisions | None]:
+    """Whom a request is made for, and the revisions that were read to know it, if any were.
+
+    Raises Problem: unauthorized, or rate-limited where an address was told so too often.
+    """
     here: Installation = request.app.state.installation
-    caller = await _caller_of(request)
+    caller, seen = await _caller_of(request)
     if caller is None:
         address = (request.client.host if request.client else "") or "unix"
         await _count(request, here.settings.refused_rate_limit, f"address {address}", shared=False)
         raise Problem("unauthorized", headers={"WWW-Authenticate": CHALLENGE})
-    return caller
+    return caller, seen
 
 
 async def _count(request: Request, limit: str, name: str, *, shared: bool = True) -> None:
@@ -198,16 +203,15 @@ async def _count(request: Request, limit: str, name: str, *, shared: bool = True
         request.state.headers = standing.headers
 
 
-async def _caller_of(request: Request) -> Caller | None:
-    """Whom a request is made for; None for nobody who is let in."""
+async def _caller_of(request: Request) -> tuple[Caller | None, Revisions | None]:
     here: Installation = request.app.state.installation
     if here.settings.access == "proxy":
-        return ANYBODY
-    keyring = await here.keyring()
+        return ANYBODY, None
+    keyring, seen = await here.asked()
     if not keyring.keys and here.settings.access == "auto" and _from_this_machine(request.scope):
-        return ANYBODY
+        return ANYBODY, seen
     given = _given_key(request.scope)
-    return None if given is None else keyring.caller(given, time.time())
+    return (None if given is None else keyring.caller(given, time.time())), seen
 
 
 def _given_key(scope: AsgiScope) -> str | None:

@@ -7,7 +7,9 @@ the next request here.
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Self
 
 import numpy as np
@@ -42,6 +44,19 @@ RETRY_LOAD_SECONDS = 5.0
 
 CATCH_UP_SECONDS = 30.0
 """Time that a start takes at most to learn what came in about items; the rest is learnt while it serves."""
+
+ASKED: ContextVar[Revisions | None] = ContextVar("asked", default=None)
+"""The revisions that were read when the request was asked that is being answered."""
+
+
+@contextmanager
+def answering(seen: Revisions | None) -> Iterator[None]:
+    """The block answers a request, for which these revisions were read when it was asked."""
+    token = ASKED.set(seen)
+    try:
+        yield
+    finally:
+        ASKED.reset(token)
 
 
 class Installation:
@@ -134,12 +149,13 @@ class Installation:
         self._watch.close()
         await self.database.close()
 
-    async def fresh(self) -> Snapshot:
-        """The engine's state, at least as new as everything committed before this call.
+    async def fresh(self, *, as_asked: bool = False) -> Snapshot:
+        """The engine's state, at least as new as everything committed before this call; `as_asked`: before the request
+        that is answered was asked, which has changed nothing itself. That was read already, with the keys.
 
         A reload by another worker is the exception: it is loaded in the background while the old checkpoint answers.
         """
-        seen = await self._revisions(None)
+        seen = (ASKED.get() if as_asked else None) or await self._revisions(None)
         if seen.catalogue != self.runtime.now.catalogue.revision:
             async with self._change:
                 if seen.catalogue > self.runtime.now.catalogue.revision:
@@ -157,12 +173,16 @@ class Installation:
 
     async def keyring(self) -> Keyring:
         """The keys, at least as new as everything committed before this call."""
+        return (await self.asked())[0]
+
+    async def asked(self) -> tuple[Keyring, Revisions]:
+        """The keys, and the revisions that were read to know that they are new; for `answering`."""
         seen = await self._revisions(None)
         if seen.keys != self._keyring.revision:
             read = await Keyring.read(self.database)
             if read.revision > self._keyring.revision:
                 self._keyring = read
-        return self._keyring
+        return self._keyring, seen
 
     async def follow_deployments(self, staged: Mapping[str, Served] | None = None) -> None:
         """Serve what storage says is wanted; `staged` has checkpoints that are loaded already.

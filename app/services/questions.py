@@ -27,7 +27,7 @@ async def ask(
 
     Raises Problem: validation-error for an unknown domain or a value off its scale, timestamp-out-of-range.
     """
-    snapshot = await installation.fresh()
+    snapshot = await installation.fresh(as_asked=True)
     if domain_name not in snapshot.domains:
         raise invalid("/domain", "no domain has that name")
     snapshot = await installation.refresh_counts(domain_name)

@@ -206,7 +206,7 @@ async def predict(installation: Installation, domain_name: str, who: Who, item_i
 
 
 async def _domain(installation: Installation, name: str, pointer: str = "/domain") -> tuple[Snapshot, ServedDomain]:
-    snapshot = await installation.fresh()
+    snapshot = await installation.fresh(as_asked=True)
     if name not in snapshot.domains:
         raise invalid(pointer, "no domain has that name")
     if snapshot.domains[name].fallback:

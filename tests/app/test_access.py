@@ -10,6 +10,7 @@ import pytest
 import structlog
 from fastapi import APIRouter
 from fastapi.routing import iter_route_contexts
+from sqlalchemy import Engine, event
 
 from app.api.access import ACCESS, ADMIN, EVERYBODY, READ
 from app.api.parsing import StrictRoute
@@ -163,6 +164,30 @@ async def test_a_key_is_good_until_it_expires(keyed: Any) -> None:
         keyring = await service.installation.keyring()
         assert keyring.caller(key, soon - 0.001) is not None
         assert keyring.caller(key, soon) is None
+
+
+async def test_a_key_costs_no_query_of_its_own(start: Start, postgres_url: str) -> None:
+    """Nor do the revisions, of which the key check reads those that the answer goes by."""
+    asked: list[str] = []
+
+    def heard(connection: Any, cursor: Any, statement: str, *_: Any) -> None:
+        asked.append(statement)
+
+    async with locked(start, database_url=postgres_url) as (service, scoped):
+        headers = bearer(scoped[Scope.ADMIN])
+        await service.http.put("/v1/domains/films", json={}, headers=headers)
+        await service.http.put("/v1/items/films/item1", json={}, headers=headers)
+        body = {"domain": "films", "user": {}}
+        event.listen(Engine, "before_cursor_execute", heard)
+        try:
+            for _ in range(2):
+                asked.clear()
+                response = await service.http.post("/v1/recommendations", json=body, headers=headers)
+                assert [item["item_id"] for item in response.json()["items"]] == ["item1"]
+        finally:
+            event.remove(Engine, "before_cursor_execute", heard)
+        assert sum("FROM revisions" in statement for statement in asked) == 1
+        assert not any("api_keys" in statement for statement in asked)
 
 
 # A service without keys
