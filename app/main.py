@@ -62,6 +62,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         version=__version__,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # made by `app.api.page`, with a policy of what it may load
+        redoc_url=None,
     )
     errors.install(app)
     describe(app)

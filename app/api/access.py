@@ -49,6 +49,7 @@ CHANGE_OWN = Access(Scope.INGEST, own=("user_id",))
 ACCESS: dict[str, Access] = {
     "GET /": EVERYBODY,
     "GET /admin": EVERYBODY,
+    "GET /docs": EVERYBODY,
     "GET /assets/{digest}/{name}": EVERYBODY,
     "GET /livez": EVERYBODY,
     "GET /readyz": EVERYBODY,
@@ -86,8 +87,8 @@ ACCESS: dict[str, Access] = {
     "GET /v1/admin/arms": ADMIN,
     "GET /v1/admin/audit": ADMIN,
 }
-"""By method and path. Beside these there are `/openapi.json` and `/docs` only, which say nothing of the installation
-and are for everybody."""
+"""By method and path. Beside these there is `/openapi.json` only, which says nothing of the installation and is for
+everybody."""
 
 CHALLENGE = 'Bearer realm="warmstart"'
 

@@ -3,13 +3,16 @@
 They hold no data that needs a key: what they show, they read from the public routes, as anybody would.
 """
 
+import base64
 import hashlib
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import get_args
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from fastapi.openapi.docs import get_swagger_ui_html
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import Response
 
@@ -38,6 +41,8 @@ POLICY = (
 )
 """Content-Security-Policy: files of this service only, no inline script or style, in nobody's frame."""
 
+SWAGGER_UI = "https://cdn.jsdelivr.net/npm/"
+
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
@@ -57,6 +62,26 @@ async def get_page(here: Here) -> Response:
 async def get_admin(here: Here) -> Response:
     """The operator's page; without a database it shows what can be had."""
     return await _page(here, "admin.html", policies=POLICIES, roles=get_args(Role))
+
+
+@router.get("/docs")
+async def get_docs(request: Request) -> Response:
+    """A page to try the routes on."""
+    icon = f"/assets/{assets_digest()}/icon.svg"
+    page = get_swagger_ui_html(openapi_url=request.app.openapi_url, title="Warmstart: routes", swagger_favicon_url=icon)
+    text = bytes(page.body).decode()
+    return Response(text, headers={**HEADERS, "Content-Security-Policy": docs_policy(text)}, media_type="text/html")
+
+
+def docs_policy(text: str) -> str:
+    """Content-Security-Policy of the page at `/docs`: Swagger UI from where FastAPI takes it, and the one script that
+    starts it, by its digest."""
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        f"default-src 'none'; script-src {SWAGGER_UI} 'sha256-{digest}'; style-src {SWAGGER_UI} 'unsafe-inline'; "
+        "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 @router.get("/assets/{digest}/{name}")

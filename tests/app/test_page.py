@@ -1,5 +1,7 @@
 """The page at `/` and its files, as the service sends them."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 
@@ -81,3 +83,23 @@ async def test_it_begins_with_the_domain_that_most_parts_answer_for(start: Start
         response = await service.http.get("/")
         (checked,) = re.findall(r'value="(\w+)" checked\s+data-min', response.text)
         assert checked == "films"
+
+
+async def test_the_page_to_try_routes_runs_one_script_of_its_own(start: Start) -> None:
+    """Beside Swagger UI's, by its digest; nothing else may run there, and nobody may frame it."""
+    async with start(()) as service:
+        response = await service.http.get("/docs")
+        assert response.status_code == 200
+        parser = Addresses()
+        parser.feed(response.text)
+        assert parser.inline == ["script"]
+        policy = response.headers["content-security-policy"]
+        directives = dict(directive.split(maxsplit=1) for directive in policy.split("; "))
+        assert directives["default-src"] == directives["frame-ancestors"] == "'none'"
+        (script,) = re.findall(r"<script>(.*?)</script>", response.text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+        assert directives["script-src"] == f"https://cdn.jsdelivr.net/npm/ 'sha256-{digest}'"
+        elsewhere = [address for address in parser.loaded if address and not address.startswith("/assets/")]
+        assert all(address.startswith("https://cdn.jsdelivr.net/npm/") for address in elsewhere)
+        for gone in ("/redoc", "/docs/oauth2-redirect"):
+            assert (await service.http.get(gone)).status_code == 404
