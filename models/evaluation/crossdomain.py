@@ -70,6 +70,7 @@ def cross(data: Dataset, crossing: Crossing, seed: int) -> Exam:
         measure="transfer",
         validation_users=validation,
         direction=direction,
+        hides_identities=bool(crossing.hidden),
     )
 
 

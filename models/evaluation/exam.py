@@ -85,6 +85,8 @@ class Exam:
     """Whom every row is compared with."""
     direction: Direction | None = None
     """Where the questions are about users who are cold in one domain alone."""
+    hides_identities: bool = False
+    """Whether nobody but validation users is known in both domains: nobody at all may then be learnt from as both."""
 
     @property
     def ranks(self) -> bool:
@@ -102,6 +104,11 @@ class Exam:
         if self.direction is not None:
             learnt &= self.training.items.domain == self.direction.target
         return learnt
+
+    @property
+    def keeps_validation_apart(self) -> bool:
+        """Whether recipes that learn from everyone leave validation users out as well."""
+        return self.validation_users is not None and (self.direction is None or self.hides_identities)
 
     def limited(self, n_users: int, seed: int) -> "Exam":
         """The same exam for `n_users` users of each group, drawn at random, the same ones in groups that have them."""

@@ -188,7 +188,7 @@ class Sitting:
     def _train(self, recipe: Recipe, seed: int, *, held_out: bool, data: Dataset | None = None) -> Trained:
         """Train, once a recipe, seed and training set. `held_out`: no validation user is learnt from, whatever the
         recipe says. `data`: another training set than the exam's."""
-        kept_apart = self.exam.validation_users is not None and self.exam.direction is None
+        kept_apart = data is None and self.exam.keeps_validation_apart
         if recipe.refits and not held_out and not kept_apart and data is None:
             return self._refit(recipe, seed)
         everyone = recipe.learns_from_everyone and not held_out and not kept_apart

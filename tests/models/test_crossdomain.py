@@ -18,6 +18,7 @@ from models.evaluation.protocols import PROTOCOLS, ProtocolOptions
 from models.evaluation.run import CROSS_DOMAIN_BASELINES, Plan, evaluate
 from models.evaluation.sitting import Sitting
 from models.evaluation.tables import tables
+from models.recipes import load
 from models.recommender import ItemTable
 from models.training.domains import (
     Direction,
@@ -256,3 +257,16 @@ def test_a_row_may_sit_the_first_draw_alone_and_is_compared_on_it(world: Dataset
     names = [row[0] for row in headline.rows]
     assert {"mf", "collective (1 draw)"} <= set(names)
     assert headline.rows[names.index("collective (1 draw)")][-1] == ""
+
+
+@pytest.mark.parametrize("hidden", [0.0, 1.0])
+def test_where_identities_are_hidden_validation_users_teach_nobody_who_is_who(world: Dataset, hidden: float) -> None:
+    """Recipes that learn from everyone learn from them as well, unless they are the only ones known in both domains."""
+    exam = cross(world, Crossing(FORTH, 0.5, hidden), seed=0)
+    recipe = load("bayes").model_copy(update={"settings": {"n_factors": 1, "iterations": 2}})
+    assert recipe.learns_from_everyone
+    sitting = Sitting(exam)
+    sitting.add_recipe(recipe, [0])
+    sitting.add_target_only(recipe, [0])
+    judged = {name: bool(entry.validation) for name, entry in sitting.entries.items()}
+    assert judged == {"bayes": bool(hidden), "bayes (target only)": False}
