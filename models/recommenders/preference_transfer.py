@@ -99,7 +99,7 @@ class PreferenceTransfer(Transfer):
         self.typical.copy_((counts * weight.square()).sum() / counts.sum().clamp(min=1))
         x, y = self._examples(data, weight, torch.Generator().manual_seed(options.seed))
         here = (data.items.domain == self.direction.target).nonzero().flatten()
-        wanted = torch.from_numpy(y[:, here.numpy()].toarray())  # (n, T)
+        wanted = torch.from_numpy(y[:, here.numpy()].toarray()).float()  # (n, T)
         share = wanted.mean(dim=0)
         options.progress("regressing", 0.2, {})
         with torch.random.fork_rng(devices=[]):
@@ -108,7 +108,7 @@ class PreferenceTransfer(Transfer):
         rank = self.config.rank
         self.constant.copy_(CONSTANT * read[-1])
         rows = torch.zeros(data.n_items, 2 * rank + 1)
-        rows[:, :rank], rows[here, rank : 2 * rank], rows[here, -1] = read[:-1].float(), like.float(), share.float()
+        rows[:, :rank], rows[here, rank : 2 * rank], rows[here, -1] = read[:-1], like, share
         design = item_design(data.items.content.features, data.items.domain, len(self.schema.domains))
         self.content.copy_(ridge(design, rows, counts / (counts + REG_CONTENT), REG_CONTENT))
         known = counts > 0
@@ -145,8 +145,9 @@ class PreferenceTransfer(Transfer):
 
 
 def reduced_rank(x: sparse.csr_matrix, y: Tensor, reg: float, rank: int) -> tuple[Tensor, Tensor]:
-    """P (N, R) and Q (T, R), float64, of the ridge regression of y (n, T) on x (n, N), by whichever of its two forms
-    inverts the smaller matrix."""
+    """P (N, R) and Q (T, R) of the ridge regression of y (n, T) on x (n, N), by whichever of its two forms inverts the
+    smaller matrix, as precise as y."""
+    x = x.astype(y.numpy().dtype)
     n, n_features = x.shape
     dual = n <= n_features
     gram = torch.from_numpy((x @ x.T if dual else x.T @ x).toarray())
