@@ -63,8 +63,8 @@ evaluate: .venv/.developer ## the short evaluation: every recommender on MovieLe
 	$(BIN)/warmstart datasets fetch movielens-100k --out $(DATA)/datasets/movielens-100k
 	$(BIN)/warmstart evaluate --data $(DATA)/datasets/movielens-100k --protocol kshot --out $(DATA)/evaluation/short
 
-results: .venv/.developer ## make docs/RESULTS.md from the reports in docs/results
-	$(BIN)/warmstart results
+results: .venv/.developer ## make docs/RESULTS.md and docs/figures.md from the reports in docs/results
+	$(BIN)/warmstart results --figures docs/figures.md
 
 client-python: .venv/.developer ## make the synchronous Python client of the asynchronous one
 	$(BIN)/python -m tests.make_client

@@ -10,7 +10,7 @@ import time
 from uuid import uuid4
 
 from app.client import Client
-from app.client.bodies import Exploration
+from app.client.bodies import Attributes, Exploration, InteractionIn
 
 URL = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8000"
 VISITORS = 60
@@ -34,7 +34,7 @@ with Client(URL) as client:
     good, dull, worse = films = [f"{name}-{run}" for name in ("good", "dull", "worse")]
     titles = dict(zip(films, ("The Good One (1998)", "A Dull One (1998)", "A Worse One (1998)"), strict=True))
     stars = {good: 5, dull: 2, worse: 1}
-    content = {"genres": ["Drama"], "year": 1998, "decade": "1990s"}
+    content: Attributes = {"genres": ["Drama"], "year": 1998, "decade": "1990s"}
     client.put_items([{"domain": "movies", "item_id": i, "title": titles[i], "attributes": content} for i in films])
     unknown = rating(client, good)
     print(f"each of them, by its content alone: {unknown:.2f} stars, {place(client, good)}")
@@ -45,7 +45,7 @@ with Client(URL) as client:
             "movies", user_id=visitor, k=1, filters={"include_items": films}, exploration=BY_CHANCE
         )
         seen = slate.items[0].item_id
-        event = {"user_id": visitor, "domain": "movies", "item_id": seen, "value": stars[seen]}
+        event: InteractionIn = {"user_id": visitor, "domain": "movies", "item_id": seen, "value": stars[seen]}
         client.add_interactions([{**event, "slate_id": slate.slate_id}])
     for arm in client.arms("movies"):
         if arm.item_id in films and arm.policy == BY_CHANCE["policy"]:

@@ -192,12 +192,18 @@ def results_command(
         "docs/results"
     ),
     out: Annotated[Path, typer.Option(help="Page to write.")] = Path("docs/RESULTS.md"),
+    figures: Annotated[
+        Path | None, typer.Option(help="Page with a row for each recommender to write beside it.")
+    ] = None,
 ) -> None:
     """Write the page of results from the reports that are kept."""
+    from models.evaluation.cards import figures_page
     from models.evaluation.report import results_page
 
     try:
         out.write_text(results_page(reports))
+        if figures is not None:
+            figures.write_text(figures_page(reports))
     except (OSError, ValueError) as error:
         raise fail(str(error)) from error
     show(f"{out} is made of {reports}")

@@ -1,16 +1,19 @@
 """Reports: complete or not written, the same bytes for the same evaluation, self-contained."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from models.evaluation.cards import figures_page
 from models.evaluation.report import results_page, write
 from models.evaluation.results import REQUIRED, Cell, Report, Row, Timing, Timings
 from models.evaluation.run import Plan, evaluate
 from models.evaluation.significance import Interval
 from models.evaluation.tables import tables
+from models.registry import RECOMMENDERS
 from tests.models.cinema import read_cinema
 
 BETTER = {"bias": {"rmse": Interval(difference=-0.02, low=-0.03, high=-0.01)}}
@@ -103,3 +106,13 @@ def test_the_same_seed_gives_the_same_report_times_apart(tmp_path: Path) -> None
     pages = [(tmp_path / name / "report.md").read_text().split("## Times")[0] for name in ("first", "second")]
     assert pages[0] == pages[1]
     assert json.loads((tmp_path / "first" / "report.json").read_text())["format_version"] == 1
+
+
+def test_the_page_of_figures_has_a_row_for_each_recommender_that_was_measured() -> None:
+    """With the figures that its report has, from the reports that are kept."""
+    kept = Path(__file__).parents[2] / "docs" / "results"
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\d.]*) \|", figures_page(kept), re.MULTILINE)
+    report = Report.model_validate_json((kept / "movielens-1m-kshot.json").read_bytes())
+    measured = {row.name: f"{row.cells['k=0'].figures['rmse']:.3f}" for row in report.rows if row.name in RECOMMENDERS}
+    assert {name: error for name, _, error in rows if error} == measured
+    assert all(RECOMMENDERS[name].role == role for name, role, _ in rows)
