@@ -200,8 +200,6 @@ async def remember(
     """Put the states that were made for a stored user into the cache, and give them to those who wait for them."""
     if gathered.user is None:
         return
-    if gathered.flight is not None:
-        installation.flights.land(gathered.flight, replace(gathered, states=states, flight=None))
     known = gathered.states or [None] * len(states)
     limit = installation.settings.cache_max_state_bytes
     entries = {
@@ -213,6 +211,8 @@ async def remember(
     }
     if entries:
         await installation.cache.put(entries)
+    if gathered.flight is not None:  # only now: whoever comes next finds them in the cache
+        installation.flights.land(gathered.flight, replace(gathered, states=states, flight=None))
 
 
 def _gathered(

@@ -82,14 +82,16 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
 
 
 async def test_a_crowd_that_asks_for_one_user_costs_one_computation(start: Start, engine: Engine) -> None:
-    """Without any cache, and without a door that lets in a few at a time; everybody gets the same list."""
-    async with start(("bayes",), cache_max_bytes=0, max_queue=CROWD) as service:
+    """Without the door that would let in a few at a time; everybody gets the same list."""
+    async with start(("bayes",), max_queue=CROWD) as service:
         await service.rate("star", LIKES)
         before = metric("warmstart_user_states_total", source="adapted")
+        shared = metric("warmstart_user_states_total", source="shared")
         who = Who("star")
         answers = await asyncio.gather(*(recommend(service.installation, "films", who, Wish()) for _ in range(CROWD)))
         assert engine.made == 1
         assert metric("warmstart_user_states_total", source="adapted") == before + 1
+        assert metric("warmstart_user_states_total", source="shared") > shared
         assert len({str(given["items"]) for given in answers}) == 1
 
 
