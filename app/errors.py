@@ -55,6 +55,8 @@ PROBLEMS: dict[str, ProblemType] = {
     "checkpoint-invalid": ProblemType(422, "The checkpoint cannot be read."),
     "checkpoint-incompatible": ProblemType(422, "The checkpoint does not fit this service or this domain."),
     "checkpoint-non-finite": ProblemType(422, "The checkpoint holds values that are not finite."),
+    "checkpoint-too-large": ProblemType(422, "The checkpoint is larger than this service loads."),
+    "checkpoint-unsteady": ProblemType(422, "The checkpoint does not answer the same twice."),
     "checkpoint-digest-mismatch": ProblemType(422, "The checkpoint is not what was saved."),
     "nothing-to-roll-back": ProblemType(422, "No earlier checkpoint was deployed here."),
     "rate-limited": ProblemType(429, "More requests than this caller may send."),

@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """`redis://host:6379/0` to share user states between workers and machines. Default: a cache in the process."""
     checkpoint_dir: Path | None = None
     """Folder of checkpoints that may be served. Default: `checkpoints` in the data folder."""
+    max_checkpoint_bytes: int = Field(2 * 1024**3, ge=1)
+    """Checkpoints that are larger on disk are not loaded."""
     host: str = "127.0.0.1"
     """Address to listen on."""
     port: int = Field(8000, ge=0, le=65535)
@@ -82,6 +84,13 @@ class Settings(BaseSettings):
     """Request headers over this are refused with 431."""
     body_timeout_seconds: float = Field(15.0, gt=0)
     """Time for a request's body to arrive before it is refused with 408."""
+    follow_seconds: float = Field(1.0, gt=0)
+    """Pause between two looks for what other workers have acknowledged, where no requests come that look as well."""
+    probation_seconds: float = Field(60.0, ge=0)
+    """Time after a reload in which the checkpoint before is put back if the engine fails, or takes far longer than it
+    did. 0: never."""
+    probation_slower: float = Field(3.0, gt=1)
+    """How many times longer than before the median of answers may take in that time, and 50 ms."""
     cache_max_bytes: int = Field(64 * 1024 * 1024, ge=0)
     """Ceiling of the in-process cache of user states."""
     cache_ttl_seconds: int = Field(3600, ge=1)

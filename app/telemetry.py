@@ -28,6 +28,7 @@ QUEUE_LENGTH = Gauge("warmstart_queue_length", "Questions that wait for computat
 STATES = Counter("warmstart_user_states_total", "User states, by where they came from.", ["source"])
 FALLBACKS = Counter("warmstart_fallbacks_total", "Answers without any checkpoint.", ["domain"])
 RELOADS = Counter("warmstart_reloads_total", "Checkpoints taken into service, and those that could not be.", ["result"])
+WITHDRAWN = Counter("warmstart_withdrawn_total", "Checkpoints put out of service by the service itself.", ["reason"])
 REFUSED = Counter("warmstart_refused_total", "Requests refused because of too many others, by why.", ["reason"])
 CONCURRENCY_LIMIT = Gauge(
     "warmstart_concurrency_limit", "Requests that may be worked on together.", multiprocess_mode="livesum"

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from app.engine import fallback, learning
-from app.engine.answering import Known, Question, answer
 from app.engine.catalogue import Catalogue, CatalogueItem, Shelf
+from app.engine.golden import examine, practise
 from app.engine.learning import ItemEvents
 from app.engine.serving import Part, Served, ServedDomain
 from models import checkpoint
 from models.blend import Blend
+from models.checkpoint import CheckpointError
 from models.datasets.schema import Domain
 from models.recommender import ROLES, Role
 
@@ -44,17 +45,19 @@ class Snapshot:
 class Runtime:
     """The engine's state in one process. Changed by one task at a time, read by any number."""
 
-    def __init__(self, checkpoint_dir: Path, device: torch.device) -> None:
+    def __init__(self, checkpoint_dir: Path, device: torch.device, max_bytes: int = 2 * 1024**3) -> None:
+        """`max_bytes` is the size of the largest checkpoint that is loaded."""
         self.checkpoint_dir = checkpoint_dir
+        self.max_bytes = max_bytes
         self.device = device
         self.now = Snapshot()
         self._counts: dict[str, NDArray[np.float64]] = {}
 
     def load(self, name: str) -> Served:
-        """Read and verify a checkpoint, give it rows for today's catalogue, and answer one question with it.
-
-        Raises checkpoint.CheckpointError. Takes time: call it in a thread.
-        """
+        """Read and verify a checkpoint. Raises checkpoint.CheckpointError. Takes time: call it in a thread."""
+        size = sum(file.stat().st_size for file in (self.checkpoint_dir / name).glob("*"))
+        if size > self.max_bytes:
+            raise CheckpointError("checkpoint-too-large", f"{size} bytes; no more than {self.max_bytes} are loaded")
         loaded = checkpoint.load(self.checkpoint_dir / name, self.device)
         return Served.of(name, loaded)
 
@@ -72,6 +75,14 @@ class Runtime:
         fresh = {name: one.following(now.catalogue, every) for name, one in loaded.items()}
         served = {name: fresh.get(name) or now.served[name] for name in deployed.values()}
         self._swap(now.catalogue, served, deployed)
+
+    def examine(self, domain: str, role: Role, candidate: Served) -> None:
+        """Let a loaded checkpoint practise, and hold its answers against those of a second copy loaded for that.
+
+        Raises checkpoint.CheckpointError: checkpoint-unsteady and what `load` raises. Takes time, as loading does.
+        """
+        fresh = self.load(candidate.name)
+        examine(self.with_candidate(domain, role, candidate), self.with_candidate(domain, role, fresh), role)
 
     def with_candidate(self, domain: str, role: Role, candidate: Served) -> ServedDomain:
         """The domain as it would be served with a checkpoint in a role. Nothing changes."""
@@ -115,11 +126,9 @@ class Runtime:
         return np.pad(counts, ((0, max(0, n - len(counts))), (0, 0)))
 
     def warm_up(self) -> None:
-        """Answer a question about every domain once, with and without evidence, alone and in company."""
+        """Answer questions about every domain once."""
         for domain in self.now.domains.values():
-            if domain.shelf.items:
-                for n in (1, 8):
-                    answer([_practice_question(domain, i) for i in range(n)])
+            practise(domain)
 
     def _swap(self, catalogue: Catalogue, served: Mapping[str, Served], deployed: Deployed) -> None:
         domains = {name: self._domain(catalogue, served, deployed, shelf) for name, shelf in catalogue.shelves.items()}
@@ -154,19 +163,3 @@ class Runtime:
             if blend.domain == domain and blend.applies_to(digests):
                 return blend
         return None
-
-
-def _practice_question(domain: ServedDomain, seed: int) -> Question:
-    generator = np.random.default_rng(seed)
-    n = min(20, len(domain.shelf.items)) if seed % 2 else 0
-    chosen = generator.choice(len(domain.shelf.items), n, replace=False)
-    low, high = domain.shelf.domain.rating_min, domain.shelf.domain.rating_max
-    known = Known(
-        domain.shelf.positions[chosen],
-        generator.uniform(low, high, n).astype(np.float32),
-        np.ones(n, np.float32),
-        np.full(n, np.nan),
-        ["rating"] * n,
-        {},
-    )
-    return Question(domain, known, n, 10, chosen.astype(np.int64))

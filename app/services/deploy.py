@@ -54,6 +54,7 @@ class Deployments:
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
         self._under_way: set[tuple[str, Role]] = set()
+        installation.probation.withdraw = self.withdraw
 
     async def reload(self, domain: str, name: str, role: Role | None, gate: Gate | None = None) -> Done:
         """Load, verify, warm and swap; the old checkpoint answers until then and goes on if anything is wrong.
@@ -71,6 +72,7 @@ class Deployments:
             _check_fit(served, *where)
             await self._register(path)
             await self.installation.fresh()
+            await self._examine(domain, where[1], served)
             if gate is not None:
                 await pass_gate(self.installation, domain, where[1], served, gate)
             previous = self.installation.runtime.now.deployed.get(where)
@@ -110,6 +112,25 @@ class Deployments:
         if earlier is None or earlier.checkpoint is None:
             raise Problem("nothing-to-roll-back")
         return await self.reload(domain, earlier.checkpoint, role)
+
+    async def withdraw(self, domain: str, role: Role, name: str) -> bool:
+        """Put back what was in service before a checkpoint that does badly; whether that was done.
+
+        Not where it is in service no more, nor where it came back itself because the one before it did badly: then
+        there is nothing better.
+        """
+        key = self.installation.domains[domain].key
+        async with self.installation.database.read() as connection:
+            decisions = [d for d in await deployments.history(connection, key) if d.role == role]
+        names = [decision.checkpoint for decision in decisions]
+        if names[:1] != [name]:
+            return False
+        if names[2:3] == [name]:
+            lasted = decisions[0].created_at - decisions[1].created_at
+            if lasted < self.installation.settings.probation_seconds:
+                return False
+        await self.rollback(domain, role)
+        return True
 
     async def adopt(self) -> None:
         """Deploy the newest checkpoint that loads, for each domain and role that nobody has decided about yet."""
@@ -168,9 +189,13 @@ class Deployments:
         try:
             return await asyncio.to_thread(self.installation.runtime.load, name)
         except CheckpointError as error:
-            RELOADS.labels("failed").inc()
-            log.warning("checkpoint_refused", checkpoint=name, reason=error.reason, error=str(error))
-            raise Problem(error.reason, "The checkpoint in service goes on answering.") from error
+            raise _refused(name, error) from error
+
+    async def _examine(self, domain: str, role: Role, served: Served) -> None:
+        try:
+            await asyncio.to_thread(self.installation.runtime.examine, domain, role, served)
+        except CheckpointError as error:
+            raise _refused(served.name, error) from error
 
     async def _register(self, path: Path) -> None:
         """Declare the checkpoint's domains and add its items to the catalogue, leaving what is there untouched."""
@@ -194,6 +219,12 @@ class Deployments:
                 await catalogue.add_missing(connection, keys[name], batch)
 
         await self.installation.database.transact(work)
+
+
+def _refused(name: str, error: CheckpointError) -> Problem:
+    RELOADS.labels("failed").inc()
+    log.warning("checkpoint_refused", checkpoint=name, reason=error.reason, error=str(error))
+    return Problem(error.reason, "The checkpoint in service goes on answering.")
 
 
 def _check_fit(served: Served, domain: str, role: Role) -> None:

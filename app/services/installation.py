@@ -27,10 +27,12 @@ from app.services.exploration import Policies
 from app.services.flights import Flights
 from app.services.learning import Learner
 from app.services.limits import RateLimiter
+from app.services.probation import Probation
 from app.settings import Settings
 from app.storage import catalogue, deployments, digests, domains, erasures, revisions, slates
 from app.storage.database import Database
 from app.storage.digests import Digests
+from app.storage.errors import StorageUnavailable
 from app.storage.records import NewSlate, Revisions, StoredDomain
 from app.telemetry import RELOADS
 from models.checkpoint import CheckpointError
@@ -70,13 +72,15 @@ class Installation:
         self.cache = cache
         self.digests = digests
         self.writes_under_way: set[str] = set()
-        self.runtime = Runtime(settings.checkpoints, settings.torch_device)
+        self.runtime = Runtime(settings.checkpoints, settings.torch_device, settings.max_checkpoint_bytes)
         self.batcher = Batcher(settings.max_batch, settings.max_queue)
         self.domains: dict[str, StoredDomain] = {}
         self.ready = False
         self.log_slate: Coalescer[NewSlate, None] = Coalescer(self._log_slates)
         self.flights: Flights[Any] = Flights()
         """States of users that are being made, with the evidence they are made from; see `app.services.evidence`."""
+        self.probation = Probation(settings.probation_seconds, settings.probation_slower)
+        self._following: asyncio.Task[None] | None = None
         self._watch = revisions.Watch(database)
         self._revisions: Coalescer[None, Revisions] = Coalescer(self._read_revisions)
         self._change = asyncio.Lock()
@@ -130,6 +134,7 @@ class Installation:
         await self.learner.catch_up(CATCH_UP_SECONDS)
         await asyncio.to_thread(settle, self.runtime.warm_up)
         self.learner.start()
+        self._following = asyncio.create_task(self._follow())
         self.ready = True
 
     def leave(self) -> None:
@@ -139,8 +144,10 @@ class Installation:
     async def close(self) -> None:
         """Finish what is under way and let go of everything."""
         self.ready = False
-        if self._reloading is not None:
-            self._reloading.cancel()
+        for task in (self._following, self._reloading):
+            if task is not None:
+                task.cancel()
+        await self.probation.close()
         await self.learner.close()
         await asyncio.to_thread(self.batcher.close)
         await self.log_slate.close()
@@ -210,8 +217,12 @@ class Installation:
                     log.error("checkpoint_not_loaded", checkpoint=row.checkpoint, reason=error.reason, error=str(error))
                     if where in self.runtime.now.deployed:
                         wanted[where] = self.runtime.now.deployed[where]
+            before = self.runtime.now.deployed
             async with self._change:
                 await asyncio.to_thread(self.runtime.deploy, wanted, loaded)
+            for (domain, role), name in wanted.items():
+                if before.get((domain, role), name) != name:
+                    self.probation.begin(domain, role, name)
             if loaded:
                 self.learner.renew()
             self._deployments = seen.deployments
@@ -240,6 +251,17 @@ class Installation:
             found = await erasures.since(connection, self._retired_to)
         self.cache.retire(erasure.user_key for erasure in found)
         self._retired_to = max([self._retired_to, *(erasure.key for erasure in found)])
+
+    async def _follow(self) -> None:
+        """Look for what others have acknowledged even where no requests come."""
+        while True:
+            await asyncio.sleep(self.settings.follow_seconds)
+            try:
+                await self.fresh()
+            except StorageUnavailable as failure:
+                log.warning("following_waits", reason=failure.reason)
+            except Exception:
+                log.exception("following_failed")
 
     async def _read_revisions(self, group: Sequence[None]) -> Sequence[Revisions]:
         return [await self._watch.read()] * len(group)

@@ -11,7 +11,7 @@ import numpy as np
 from app.engine.answering import Answer, Indices, PartAnswer, Question
 from app.engine.batching import QueueFull
 from app.engine.catalogue import Shelf
-from app.engine.deadline import in_time
+from app.engine.deadline import DeadlinePassed, in_time
 from app.engine.policies.choose import Plan, digest_of
 from app.engine.policies.settings import Exploration
 from app.engine.policies.slots import Choice
@@ -231,10 +231,18 @@ async def _gathered(
 
 
 async def _ask(installation: Installation, question: Question) -> Answer:
+    domain, started = question.domain.shelf.domain.name, time.perf_counter()
     try:
-        return await installation.batcher.ask(question)
+        answer = await installation.batcher.ask(question)
+        installation.probation.answered(domain, time.perf_counter() - started)
+        return answer
+    except DeadlinePassed:
+        raise
     except QueueFull:
         raise Problem("overloaded", "Too many requests wait for an answer; try again in a moment.") from None
+    except Exception:
+        installation.probation.failed(domain)
+        raise
 
 
 async def _allowed(

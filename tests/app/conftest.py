@@ -178,7 +178,8 @@ def start(trained: Path, sqlite_url: str, tmp_path: Path) -> Start:
         for name in checkpoints:
             if not (tmp_path / "checkpoints" / name).exists():
                 shutil.copytree(trained / name, tmp_path / "checkpoints" / name)
-        chosen: dict[str, Any] = {"data_dir": tmp_path, "device": "cpu", "database_url": sqlite_url, "learn_seconds": 0}
+        chosen: dict[str, Any] = {"data_dir": tmp_path, "device": "cpu", "database_url": sqlite_url}
+        chosen |= {"learn_seconds": 0, "probation_seconds": 0}
         chosen |= settings
         return running(Settings(**chosen))
 

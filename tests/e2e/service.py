@@ -115,9 +115,11 @@ def warmstart(
 
 
 def settings_as_environment(data_dir: Path, **settings: Any) -> dict[str, str]:
-    """Settings of the service as environment variables: `workers=2` is WARMSTART_WORKERS=2. Nobody is told of its end
-    beforehand, unless they say so."""
-    given = {"data_dir": data_dir, "drain_seconds": 0, **settings}
+    """Settings of the service as environment variables: `workers=2` is WARMSTART_WORKERS=2.
+
+    Unless they say so nobody is told of its end beforehand, and no checkpoint goes because the machine is busy.
+    """
+    given = {"data_dir": data_dir, "drain_seconds": 0, "probation_seconds": 0, **settings}
     return {f"WARMSTART_{name.upper()}": str(value) for name, value in given.items()}
 
 
