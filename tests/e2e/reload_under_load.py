@@ -11,7 +11,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ import typer
 from models.datasets.fetch import fetch
 from tests.e2e.movies import Movies, prepare
 from tests.e2e.open_loop import Answer, Job, Load
-from tests.e2e.service import warmstart
+from tests.e2e.service import Server, warmstart
 
 PATH = "/v1/cold-start/recommendations"
 K = 10
@@ -32,6 +32,8 @@ BEYOND = 3 * K
 TOLERANCE = 1e-3
 """Scores are rounded to four digits, and arithmetic in batches differs in the last of them."""
 REQUESTS = 40
+CONVERGENCE_SECONDS = 5.0
+"""Time in which every worker follows a reload."""
 
 Slate = list[tuple[str, float]]
 
@@ -53,10 +55,17 @@ class Outcome:
     changes: list[Change]
     golden: Mapping[str, list[Slate]]
     """Digest → what that checkpoint answers to each request, to `BEYOND` places."""
+    grace: float = 0.0
+    """Seconds that other workers than the one that was asked may take to follow."""
+    taken: Sequence[str] = ()
+    """What was wrong with checkpoints in service: harmed ones that were not refused, old ones in the end."""
+    resident: Sequence[int] = ()
+    """Bytes of memory before the changes and after them."""
 
     def mistakes(self) -> list[str]:
         """Everything that should not have been; empty is good."""
         found = [f"status {answer.status}: {answer.body[:200]}" for answer in self.answers if answer.status != 200]
+        found += [f"not as it should be: {told}" for told in self.taken]
         for answer in self.answers:
             if answer.status == 200:
                 found += self._mistakes_in(answer)
@@ -72,10 +81,23 @@ class Outcome:
         if not same(slate_of(body), own):
             found.append(f"{digests[0][:8]} answered {slate_of(body)}, its own answer is {own[:K]}")
         for change, following in zip(self.changes, [*self.changes[1:], None], strict=True):
-            undisturbed = answer.sent > change.acknowledged and (following is None or answer.done < following.asked)
+            undisturbed = answer.sent > change.acknowledged + self.grace and (
+                following is None or answer.done < following.asked
+            )
             if undisturbed and digests[0] != change.digest:
                 found.append(f"{digests[0][:8]} answered after {change.digest[:8]} was acknowledged")
         return found
+
+    def convergence(self) -> float:
+        """The longest time, in seconds, after which a change had not reached whoever was asked."""
+        late = [0.0]
+        digests = [json.loads(a.body)["parts"][0]["digest"] if a.status == 200 else "" for a in self.answers]
+        for change, following in zip(self.changes, [*self.changes[1:], None], strict=True):
+            for answer, digest in zip(self.answers, digests, strict=True):
+                current = answer.sent > change.acknowledged and (following is None or answer.done < following.asked)
+                if current and digest != change.digest:
+                    late.append(answer.sent - change.acknowledged)
+        return max(late)
 
     def by_digest(self) -> Counter[str]:
         """How many answers each checkpoint gave."""
@@ -100,26 +122,74 @@ def slate_of(body: Mapping[str, Any]) -> Slate:
     return [(item["item_id"], item["score"]) for item in body["items"]]
 
 
-def run(movies: Movies, folder: Path, *, seconds: float, rate: float, changes: int) -> Outcome:
-    """Start a service in `folder`, record each checkpoint's own answers, then change them under load."""
+def run(
+    movies: Movies,
+    folder: Path,
+    *,
+    seconds: float,
+    rate: float,
+    changes: int,
+    harmed: Callable[[Path], Sequence[str]] = lambda stock: (),
+    after: Callable[[httpx.Client], object] = lambda client: None,
+    **settings: Any,
+) -> Outcome:
+    """Start a service in `folder`, record each checkpoint's own answers, then change them under load.
+
+    `harmed` puts checkpoints that must be refused beside the good ones; one of them is asked for with each change.
+    `after` is called in the end. `settings` as for `warmstart`.
+    """
     stock = movies.stock(folder / "checkpoints", "bayes-a")
-    with warmstart(folder, checkpoint_dir=stock) as server, server.client() as client:
+    with warmstart(folder, checkpoint_dir=stock, **settings) as server, server.client() as client:
         movies.stock(stock, "bayes-b")
+        bad = harmed(stock)
         bodies = questions(movies)
         golden = {}
         for _ in range(2):
             listed = [ask(client, {**body, "k": BEYOND}) for body in bodies]
             golden[listed[0]["parts"][0]["digest"]] = [slate_of(answer) for answer in listed]
             change(client, len(golden) - 1)
+            settled(settings)
         texts = [json.dumps({**body, "k": K}) for body in bodies]
         load = Load(Job(port=server.port, path=PATH, bodies=texts, rate=rate, seconds=seconds))
         load.started()
+        resident = [server.resident_bytes()]
         began = time.monotonic()
-        made = []
+        made, taken = [], []
         for n in range(changes):
             time.sleep(max(0.0, began + seconds * (n + 0.5) / changes - time.monotonic()))
             made.append(change(client, n))
-        return Outcome(load.answers(), made, golden)
+            if bad:
+                taken += refusal(client, bad[n % len(bad)])
+        answers = load.answers()
+        resident.append(server.resident_bytes())
+        settled(settings)
+        taken += laggards(server, bodies[0], made[-1].digest)
+        after(client)
+        grace = CONVERGENCE_SECONDS if settings.get("workers", 1) > 1 else 0.0
+        return Outcome(answers, made, golden, grace, taken, resident)
+
+
+def settled(settings: Mapping[str, Any]) -> None:
+    """Wait until other workers have followed, where there are any."""
+    if settings.get("workers", 1) > 1:
+        time.sleep(CONVERGENCE_SECONDS)
+
+
+def laggards(server: Server, body: Mapping[str, Any], digest: str) -> list[str]:
+    """What connections of their own, which land on any worker, say of a checkpoint that should answer everywhere."""
+    found = []
+    for _ in range(16):
+        with server.client() as client:
+            given = ask(client, {**body, "k": K})["parts"][0]["digest"]
+        found += [f"{given[:8]} still in service"] if given != digest else []
+    return found
+
+
+def refusal(client: httpx.Client, name: str) -> list[str]:
+    """Ask for a harmed checkpoint; what is wrong with the answer."""
+    response = client.post("/v1/admin/checkpoints/reload", json={"domain": "movies", "checkpoint": name})
+    refused = response.status_code == 422 and response.json()["type"].startswith("/problems/checkpoint-")
+    return [] if refused else [f"{name}: {response.status_code} {response.text[:100]}"]
 
 
 def change(client: httpx.Client, n: int) -> Change:
