@@ -1,6 +1,5 @@
 """The application: `create_app(settings)`. Nothing runs at import."""
 
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -20,7 +19,7 @@ from app.services.deploy import Deployments
 from app.services.installation import Installation
 from app.services.upkeep import Upkeep
 from app.settings import Settings
-from app.telemetry import WORKER, configure_logging
+from app.telemetry import WORKERS, configure_logging
 
 log = structlog.get_logger()
 
@@ -34,7 +33,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         if settings.torch_threads:
             torch.set_num_threads(settings.torch_threads)
-        WORKER.info({"pid": str(os.getpid()), "version": __version__})
+        WORKERS.labels(__version__).set(1)
         installation = await Installation.open(settings)
         app.state.installation = installation
         app.state.deployments = Deployments(installation)

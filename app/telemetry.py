@@ -1,11 +1,13 @@
 """Structured logs and Prometheus metrics."""
 
 import logging
+import os
 import sys
 from functools import lru_cache
+from pathlib import Path
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram, Info
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
 from app.settings import Settings
 
@@ -44,7 +46,7 @@ ITEMS_LEARNT = Counter("warmstart_item_rows_learnt_total", "Rows of items that c
 ITEMS_TO_LEARN = Gauge(
     "warmstart_items_to_learn", "Items whose rows are to be learnt again.", multiprocess_mode="livesum"
 )
-WORKER = Info("warmstart_worker", "The process that answers.")
+WORKERS = Gauge("warmstart_workers", "Processes that serve, by version.", ["version"], multiprocess_mode="livesum")
 
 
 def answer_seconds(domain: str, support_size: int, source: str) -> Histogram:
@@ -57,6 +59,24 @@ def answer_seconds(domain: str, support_size: int, source: str) -> Histogram:
 def _answer_seconds(domain: str, evidence: str, source: str) -> Histogram:
     """Looking one up by its labels takes longer than observing."""
     return ANSWER_SECONDS.labels(domain, evidence, source)
+
+
+def exposition() -> bytes:
+    """All metrics as Prometheus reads them: of all workers where there are several, whichever of them is asked.
+
+    Where `PROMETHEUS_MULTIPROC_DIR` is set, which `warmstart serve` does for several workers, each keeps its numbers in
+    a file there. Counters of a worker that is gone still count; what it had under way does not.
+    """
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    said = f"# Answered by process {os.getpid()}.\n".encode()
+    if folder is None:
+        return said + generate_latest(REGISTRY)
+    for pid in {int(path.stem.rpartition("_")[2]) for path in Path(folder).glob("gauge_live*_*.db")}:
+        if not Path(f"/proc/{pid}").exists():
+            multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
+    together = CollectorRegistry()
+    multiprocess.MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+    return said + generate_latest(together)
 
 
 def configure_logging(settings: Settings) -> None:

@@ -1,7 +1,7 @@
 """Is it alive, is it ready, what does it measure."""
 
 from fastapi import APIRouter
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
 
 from app.api.answers import AliveOut, ReadyOut
@@ -9,6 +9,7 @@ from app.api.depends import Here
 from app.api.parsing import DescribedRoute, json_response
 from app.api.problems import problems
 from app.errors import Problem
+from app.telemetry import exposition
 
 router = APIRouter(tags=["health"], route_class=DescribedRoute)
 
@@ -30,5 +31,5 @@ async def readyz(here: Here) -> Response:
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics() -> Response:
-    """Prometheus metrics of this worker."""
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    """Prometheus metrics, of all workers together."""
+    return Response(exposition(), media_type=CONTENT_TYPE_LATEST)

@@ -3,9 +3,10 @@
 import asyncio
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -156,13 +157,26 @@ def _run(settings: Settings) -> None:
     # Read by the tensor library when it is imported, which each worker does for itself.
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ["WARMSTART_TORCH_THREADS"] = str(threads)
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=settings.workers,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=10,
-    )
+    with _metrics_shared(settings.workers):
+        uvicorn.run(
+            "app.main:create_app",
+            factory=True,
+            host=settings.host,
+            port=settings.port,
+            workers=settings.workers,
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=10,
+        )
+
+
+@contextmanager
+def _metrics_shared(workers: int) -> Iterator[None]:
+    """A folder in which several workers keep their metrics, so that any of them can tell those of all."""
+    name = "PROMETHEUS_MULTIPROC_DIR"  # read by the client library when a worker imports it
+    if workers == 1 or name in os.environ:
+        yield
+        return
+    with TemporaryDirectory(prefix="warmstart-metrics-", ignore_cleanup_errors=True) as folder:
+        os.environ[name] = folder
+        yield

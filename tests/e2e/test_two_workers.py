@@ -3,6 +3,7 @@
 Two services of one worker each make sure which worker is asked; `warmstart serve --workers 2` is tried besides.
 """
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -114,12 +115,17 @@ def test_two_workers_behind_one_port(movies: Movies, postgres_url: str, redis_ur
             seen.add(item_id)
             assert not seen & {shown for shown, _ in scores(there, "wanderer")}
         assert len({tuple(scores(client, "wanderer")) for client in clients}) == 1
+        told = [client.get("/metrics").text for client in clients]
+        assert len({text.partition("\n")[0] for text in told}) == 2
+        assert all(re.search(r"^warmstart_workers\{.*\} 2\.0$", text, re.MULTILINE) for text in told)
+        written = r'^warmstart_request_seconds_count\{method="POST",route="/v1/interactions",status="201"\} (\S+)$'
+        counts = {float(count) for text in told for count in re.findall(written, text, re.MULTILINE)}
+        assert counts == {float(len(clients))}, "each worker tells what all have done"
 
 
 def process_of(client: httpx.Client) -> str:
     """What tells workers apart: the process behind a kept-alive connection."""
-    lines = client.get("/metrics").text.splitlines()
-    return next(line for line in lines if line.startswith("warmstart_worker_info"))
+    return client.get("/metrics").text.partition("\n")[0]
 
 
 def seconds_until(client: httpx.Client, digest: str) -> float:
