@@ -297,21 +297,34 @@ class Recommender(nn.Module, ABC):
     def sample(
         self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
     ) -> Tensor:
-        """Draws (n, B, N) of what the user may think of the items, to explore with.
+        """Draws (n, B, N) of what the user may think of the items.
 
         Drawn jointly where the recommender has a posterior; here: `mean + taste_std * noise`, each item by itself.
         """
-        scores = self.score(states, table, positions)
-        spread = scores.taste_std if scores.taste_std is not None else scores.std
+        mean = self.means(states, table, positions)
+        deviations = self.deviations(states, table, n, generator, positions)
+        return mean.expand(n, *mean.shape) if deviations is None else mean + deviations
+
+    def deviations(
+        self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
+    ) -> Tensor | None:
+        """Draws like `sample`'s, less their mean: what policies, who have the means already, explore with. None where
+        the recommender does not know how sure it is.
+
+        A recommender with a posterior overrides this or `sample`, whichever is less work.
+        """
+        if type(self).sample is not Recommender.sample:
+            return self.sample(states, table, n, generator, positions) - self.means(states, table, positions)
+        spread = self.taste_std(states, table, positions)
         if spread is None:
-            return scores.mean.expand(n, *scores.mean.shape)
-        noise = torch.randn((n, *scores.mean.shape), generator=generator, device=generator.device)
-        return scores.mean + spread * noise.to(scores.mean)
+            return None
+        noise = torch.randn((n, *spread.shape), generator=generator, device=generator.device)
+        return spread * noise.to(spread)
 
     @property
     def draws_jointly(self) -> bool:
         """Whether `sample` knows which opinions of a user hang together."""
-        return type(self).sample is not Recommender.sample
+        return type(self).sample is not Recommender.sample or type(self).deviations is not Recommender.deviations
 
     def taste_root(
         self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None

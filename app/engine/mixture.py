@@ -34,22 +34,24 @@ class Mixture:
         Mixed linearly, as if the parts erred together, for they see the same evidence. Parts that do not know theirs
         are taken to be as sure as the others.
         """
-        total, known = torch.zeros(len(local)), 0.0
+        found = []
         for part, state, weight in self._counted():
             std = part.served.recommender.taste_std(state, part.served.table, self._rows(part, local))
             if std is not None:
-                total += weight * std[0].cpu()
-                known += weight
-        return (total * (sum(self.weights) / known)).numpy() if known else None
+                found.append((weight, _numpy(std[0])))
+        known = sum(weight for weight, _ in found)
+        return _weighted(found, sum(self.weights) / known) if found else None
 
-    def sample(self, n: int, local: Indices, generator: torch.Generator) -> Floats:
-        """Joint draws (n, m): each part's own, mixed as its means are; a part without a posterior gives its mean."""
-        total = torch.zeros(n, len(local))
+    def deviations(self, n: int, local: Indices, generator: torch.Generator) -> Floats:
+        """Joint draws (n, m) less their mean: each part's own, mixed as its means are. A part that does not know how
+        sure it is does not move."""
+        found = []
         for part, state, weight in self._counted():
             rows = self._rows(part, local)
-            drawn = part.served.recommender.sample(state, part.served.table, n, generator, rows)  # (n, 1, m)
-            total += weight * drawn[:, 0].cpu()
-        return total.numpy()
+            moved = part.served.recommender.deviations(state, part.served.table, n, generator, rows)  # (n, 1, m)
+            if moved is not None:
+                found.append((weight, _numpy(moved[:, 0])))
+        return _weighted(found) if found else np.zeros((n, len(local)), np.float32)
 
     def state(self) -> tuple[str, Floats]:
         """(digest, state (S,)) of the part that weighs most, the first of those that weigh the same."""
@@ -63,3 +65,18 @@ class Mixture:
     def _rows(part: Part, local: Indices) -> Tensor:
         index = torch.from_numpy(local).to(part.served.table.domain.device)
         return index if part.rows is None else part.rows[index]
+
+
+def _numpy(tensor: Tensor) -> Floats:
+    """Policies work on the CPU, in numpy: a user and some hundred items are too little for torch to be fast."""
+    array: Floats = tensor.cpu().numpy()
+    return array
+
+
+def _weighted(found: Sequence[tuple[float, Floats]], factor: float = 1.0) -> Floats:
+    """The sum of one array a part, at least one, each times its weight and the factor."""
+    (weight, first), *others = found
+    total = first * np.float32(weight * factor)
+    for weight, array in others:
+        total += array * np.float32(weight * factor)
+    return total

@@ -60,7 +60,7 @@ def run(data_folder: Path, out: Path, folder: Path, arguments: argparse.Namespac
 
 def path(folder: Path, seed: int, policy: str) -> Path:
     """Where a policy's season is kept."""
-    return folder / f"{seed}-{policy.replace(' ', '_')}.json"
+    return folder / f"{seed}-{policy}.json"
 
 
 def keep(target: Path, curve: Curve) -> None:

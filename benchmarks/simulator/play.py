@@ -45,11 +45,12 @@ POLICIES: dict[str, dict[str, Any]] = {
     "ucb": {"policy": "ucb"},
     "ucb, scale 0.1": {"policy": "ucb", "scale": 0.1},
     "thompson": {"policy": "thompson", "samples": 0},
+    "thompson, scale 0.25": {"policy": "thompson", "samples": 0, "scale": 0.25},
     "lin_ucb": {"policy": "lin_ucb"},
     "lin_thompson": {"policy": "lin_thompson", "samples": 0},
 }
-"""With the settings that they have by default, and `ucb` with the best of five scales in one season, an `opening` that
-is not among the ten. The draws behind propensities change no slate and are left out."""
+"""With the settings that they have by default, and two with the best of the scales 1, 0.5, 0.25, 0.1 and 0.05 in one
+`opening` that is none of the ten. The draws behind propensities change no slate and are left out."""
 
 
 class Curve(BaseModel):

@@ -65,7 +65,7 @@ def make(folder: Path, setting: str, rounds: int) -> None:
 def table(curves: Curves) -> tuple[list[str], list[dict[str, object]]]:
     """(lines for people, the same for programs), least regret first. Policies with one season are left out."""
     lines = [
-        f"{'policy':16} {'seasons':>7} {'regret':26} {'less greedy':29} "
+        f"{'policy':20} {'seasons':>7} {'regret':26} {'less greedy':29} "
         f"{'late':>6} {'reward':>6} {'shown':>5} {'new':>5}"
     ]
     rows: list[dict[str, object]] = []
@@ -78,7 +78,7 @@ def table(curves: Curves) -> tuple[list[str], list[dict[str, object]]]:
         shown = float(np.mean([curve.shown[-1] for curve in seasons.values()]))
         new = float(np.mean([curve.new_shown[-1] for curve in seasons.values()]))
         less = less_greedy(seasons, known.get(BASELINE, {})) if policy != BASELINE else None
-        line = f"{policy:16} {len(seasons):7} {regret.told():26} {less.told('+') if less else '':29}"
+        line = f"{policy:20} {len(seasons):7} {regret.told():26} {less.told('+') if less else '':29}"
         lines.append(f"{line} {late:6.4f} {reward:6.4f} {shown:5.2f} {new:5.2f}")
         told: dict[str, object] = {"policy": policy, "seasons": len(seasons), "regret": vars(regret)}
         told |= {"less_greedy": less and vars(less), "late_regret": late, "reward": reward}

@@ -18,6 +18,7 @@ is likelier to be one who likes it. `mean` is therefore what a user would give *
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -54,6 +55,7 @@ from models.training.gaussian import (
     unpack_lower,
     with_intercept,
 )
+from models.training.gaussian_single import Rows, User
 from models.training.sentences import SentenceProjection
 from models.training.statistics import domain_means, item_counts
 
@@ -153,23 +155,27 @@ class Bayes(Recommender):
         return Scores(mean, (taste + entries(table["noise"], positions)).sqrt(), taste.sqrt())
 
     def taste_std(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Tensor:
+        if _is_single(states):
+            user_alone, rows = User.of(states[0].numpy(), self.size), self._rows_alone(table, positions)
+            return torch.from_numpy(user_alone.taste_std(rows))[None]
         user, root, _ = self._unpacked(states)
         phi = self._loadings(table, positions)  # (N, P)
         return self._taste_variance(user, root, root.mT @ root, phi, table, positions).sqrt()
 
-    def sample(
+    def deviations(
         self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
     ) -> Tensor:
-        user, root, next_choice = self._unpacked(states)
+        if _is_single(states) and generator.device.type == "cpu":
+            user_alone, rows = User.of(states[0].numpy(), self.size), self._rows_alone(table, positions)
+            return torch.from_numpy(user_alone.deviations(n, rows, generator))[:, None]
+        user, root, _ = self._unpacked(states)
         noise = torch.randn((n, *user.shape), generator=generator, device=generator.device).to(user)
-        tastes = user + (noise[:, :, None] @ root).squeeze(2)  # (n, B, P)
-        expected = tastes @ self._loadings(table, positions).T  # (n, B, N)
+        moved = (noise[:, :, None] @ root).squeeze(2)  # (n, B, P), of the tastes
         # Under one taste what is not known of an item is one number, N(0, x' S x), independent of the other items'.
-        moments = pack_dual_outer(_with_one(tastes.flatten(0, 1)))  # (n B, packed)
-        doubt = (moments @ entries(table["covariance"], positions).T).clamp_(min=0).sqrt_().view_as(expected)
-        noise = torch.randn(expected.shape, generator=generator, device=generator.device).to(user)
-        offset = self._offset(table, positions, root.mT @ root, next_choice)
-        return expected.add_(offset).add_(doubt.mul_(noise))
+        moments = pack_dual_outer(_with_one(user + moved).flatten(0, 1))  # (n B, packed)
+        doubt = (moments @ entries(table["covariance"], positions).T).clamp_(min=0).sqrt_()  # (n B, N)
+        noise = torch.randn((n, len(user), doubt.shape[1]), generator=generator, device=generator.device).to(user)
+        return (moved @ self._loadings(table, positions).T).addcmul_(doubt.view_as(noise), noise)  # (n, B, N)
 
     def taste_root(
         self, states: Tensor, table: ItemTable, n: int, generator: torch.Generator, positions: Tensor | None = None
@@ -275,6 +281,13 @@ class Bayes(Recommender):
         loadings[..., 0] = entries(self.loading, entries(table.domain, items))
         return loadings
 
+    def _rows_alone(self, table: ItemTable, positions: Tensor | None) -> Rows:
+        """The same for numpy."""
+        at = np.arange(len(table)) if positions is None else positions.numpy()
+        loadings = table["mean"].numpy().take(at, 0)
+        loadings[:, 0] = self.loading.numpy().take(table.domain.numpy().take(at))
+        return Rows(loadings, table["covariance"].numpy().take(at, 0))
+
     def _offset(self, table: ItemTable, positions: Tensor | None, covariance: Tensor, next_choice: Tensor) -> Tensor:
         """mean_d + b_i + λ φ_i' C_u z_i (B, N): all of the mean but the user's taste."""
         domain = entries(table.domain, positions)
@@ -324,6 +337,13 @@ class Bayes(Recommender):
         """m (B, P), R (B, P, P) with C = R' R, and λ (B, D)."""
         end = self.size + packed_size(self.size)
         return states[:, : self.size], unpack_lower(states[:, self.size : end], self.size), states[:, end:]
+
+
+def _is_single(states: Tensor) -> bool:
+    """Whether numpy is the faster one."""
+    return (
+        len(states) == 1 and states.device.type == "cpu" and states.dtype == torch.float32 and not states.requires_grad
+    )
 
 
 def _with_one(tastes: Tensor) -> Tensor:

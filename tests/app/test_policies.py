@@ -168,13 +168,15 @@ def test_epsilon_greedy_does_what_its_propensities_say(slate: Slate, mean: torch
 class Reference:
     """Thompson sampling's probabilities from a million joint draws."""
 
-    def __init__(self, mixture: Mixture, n: int = 1_000_000, portion: int = 20_000) -> None:
+    def __init__(self, mixture: Mixture, mean: torch.Tensor, n: int = 1_000_000, portion: int = 20_000) -> None:
         every = np.arange(N)
         generator = torch.Generator().manual_seed(12345)
         with torch.no_grad():
             self.best = np.concatenate(
                 [
-                    np.argsort(-mixture.sample(portion, every, generator), axis=1)[:, :K].astype(np.int16)
+                    np.argsort(-(mean.numpy() + mixture.deviations(portion, every, generator)), axis=1)[:, :K].astype(
+                        np.int16
+                    )
                     for _ in range(n // portion)
                 ]
             )  # (n, K)
@@ -192,9 +194,9 @@ class Reference:
 
 
 @pytest.fixture(scope="module")
-def reference(mixture: Mixture) -> Reference:
+def reference(mixture: Mixture, mean: torch.Tensor) -> Reference:
     """Computed once."""
-    return Reference(mixture)
+    return Reference(mixture, mean)
 
 
 def deviations(
@@ -308,7 +310,7 @@ class NoPosterior:
         """Nobody knows."""
         return None
 
-    def sample(self, n: int, local: NDArray[np.int64], generator: torch.Generator) -> Floats:
+    def deviations(self, n: int, local: NDArray[np.int64], generator: torch.Generator) -> Floats:
         """Not asked."""
         raise AssertionError
 

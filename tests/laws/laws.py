@@ -207,6 +207,8 @@ def uncertainty_is_sane(case: Case) -> None:
         assert (alone is None) == (spread is None)
         if alone is not None:
             torch.testing.assert_close(alone, spread, rtol=0, atol=TOLERANCE)
+            single = case.recommender.taste_std(states[:1], case.table)  # some have another way for one user
+            torch.testing.assert_close(single, spread[:1], rtol=0, atol=TOLERANCE)
 
 
 def samples_follow_the_scores(case: Case) -> None:
@@ -218,6 +220,8 @@ def samples_follow_the_scores(case: Case) -> None:
     draws, again = (case.recommender.sample(states, case.table, n, torch.Generator().manual_seed(1)) for _ in range(2))
     assert draws.shape == (n, *mean.shape)
     assert torch.equal(draws, again)
+    moved = case.recommender.deviations(states, case.table, n, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(draws - mean, torch.zeros_like(draws) if moved is None else moved, rtol=0, atol=1e-4)
     six_sigma = 6 * draws.std(dim=0) / n**0.5
     assert ((draws.mean(dim=0) - mean).abs() <= six_sigma + 1e-3 * (1 + mean.abs())).all()
 

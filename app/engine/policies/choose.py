@@ -24,13 +24,13 @@ class Taste(Protocol):
 
     @property
     def has_posterior(self) -> bool:
-        """Whether there is more to `sample` than the mean."""
+        """Whether there are any `deviations`."""
 
     def spread(self, local: Indices) -> Floats | None:
         """Standard deviation (m,) that more evidence would remove, of some items; None where nobody knows it."""
 
-    def sample(self, n: int, local: Indices, generator: torch.Generator) -> Floats:
-        """Joint draws (n, m) of what the user may think of some items."""
+    def deviations(self, n: int, local: Indices, generator: torch.Generator) -> Floats:
+        """Joint draws (n, m) of how far from the mean is what the user thinks of some items."""
 
     def state(self) -> tuple[str, Floats]:
         """(digest, state) of the part that weighs most."""
@@ -157,10 +157,8 @@ def _thompson(situation: _Situation) -> Base:
     if situation.taste.has_posterior:
         situation.log["posterior"] = "recommender"
         seeded = torch.Generator().manual_seed(situation.plan.seed)
-        draws = situation.taste.sample(situation.draws, items, seeded)
-        if settings.scale != 1:
-            draws = situation.mean[items] + settings.scale * (draws - situation.mean[items])
-        return Drawn(items, draws, situation.k)
+        moved = situation.taste.deviations(situation.draws, items, seeded)
+        return Drawn(items, situation.mean[items] + np.float32(settings.scale) * moved, situation.k)
     situation.log["posterior"] = settings.arms
     prior = situation.unit(situation.mean[items]).clip(0.01, 0.99).astype(np.float64)
     strength, judged, rewards = settings.prior_strength, arms.judged[items], arms.rewards[items]
