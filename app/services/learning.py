@@ -18,6 +18,7 @@ from app.engine.answering import Known
 from app.engine.catalogue import Catalogue
 from app.engine.learning import ItemEvent, ItemEvents, seen_through, teaches
 from app.engine.runtime import Runtime
+from app.services.tail import LATE_KEYS, Tail
 from app.settings import Settings
 from app.storage import item_events, users
 from app.storage.database import Connection, Database
@@ -32,27 +33,6 @@ CHUNK = 8
 """Items learnt at a time: a change of the catalogue waits for that long at most."""
 LOOK_BACK = 2
 """How many times `max_history` of a user's newest events are read at once; what lies further back, by itself."""
-LATE_SECONDS = 30.0
-"""How long after a later key an earlier one may still be committed on Postgres."""
-LATE_KEYS = 1000
-"""The same at the start, in keys."""
-
-
-class Tail:
-    """Follows a log by its keys, which may become visible out of order."""
-
-    def __init__(self, last_key: int) -> None:
-        self.after = max(0, last_key - LATE_KEYS)
-        self._seen: dict[int, float] = {}
-
-    def new(self, rows: Iterable[tuple[int, int]], now: float) -> list[int]:
-        """Of (key, item) behind `after`, the items of keys that were not there last time."""
-        fresh = {key: item_key for key, item_key in rows if key not in self._seen}
-        self._seen.update(dict.fromkeys(fresh, now))
-        settled = [key for key, when in self._seen.items() if when <= now - LATE_SECONDS]
-        self.after = max([self.after, *settled])
-        self._seen = {key: when for key, when in self._seen.items() if key > self.after}
-        return list(fresh.values())
 
 
 class Learner:
@@ -75,7 +55,7 @@ class Learner:
         self._change = change
         self._fresh = fresh
         self._installation = installation
-        self._tails: dict[str, Tail] = {}
+        self._tails: dict[str, Tail[int, int]] = {}
         self._touched: set[int] = set()
         self._dirty: dict[int, None] = {}
         self._all = True
@@ -138,7 +118,8 @@ class Learner:
         async with self._database.read() as connection:
             for name in ("interactions", "withdrawals"):
                 if name not in self._tails:
-                    self._tails[name] = Tail(await item_events.last_key(connection, name))
+                    last_key = await item_events.last_key(connection, name)
+                    self._tails[name] = Tail(max(0, last_key - LATE_KEYS))
                 tail = self._tails[name]
                 found = tail.new(await item_events.since(connection, name, tail.after), now)
                 self._touched.update(found)

@@ -1,9 +1,9 @@
 """The log as the linear policies read it: rewards of items that were shown in a context, page after page."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, bindparam, func, select, tuple_
+from sqlalchemy import Row, and_, bindparam, case, func, not_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import tables
@@ -13,50 +13,53 @@ PAGE = 2_000
 _SLATES, _REWARDS = tables.slates, tables.rewards
 _EARLIER = _REWARDS.alias("earlier")
 _WITH_CONTEXT = _SLATES.c.policy["policy"].as_string().in_(["lin_ucb", "lin_thompson"])
+_TELLS = and_(_SLATES.c.domain_key == bindparam("domain_key"), _WITH_CONTEXT).label("tells")
+_JOINED = _REWARDS.join(_SLATES, _SLATES.c.slate_id == _REWARDS.c.slate_id)
 _FIRST = (
     select(func.min(_EARLIER.c.key))
     .where(_EARLIER.c.slate_id == _REWARDS.c.slate_id, _EARLIER.c.item_key == _REWARDS.c.item_key)
     .scalar_subquery()
 )
+_AFTER_SETTLING = _REWARDS.c.received_at >= _SLATES.c.settled_at
+_LAST_KEY = select(func.coalesce(func.max(_REWARDS.c.key), 0))
 _GIVEN = (
-    select(
-        _REWARDS.c.key,
-        _REWARDS.c.item_key,
-        _REWARDS.c.micros,
-        (_REWARDS.c.key > _FIRST).label("again"),
-        _SLATES.c.policy,
-        _SLATES.c["items"].label("places"),
-    )
-    .join(_SLATES, _SLATES.c.slate_id == _REWARDS.c.slate_id)
-    .where(_REWARDS.c.key > bindparam("key"), _SLATES.c.domain_key == bindparam("domain_key"), _WITH_CONTEXT)
+    select(_REWARDS.c.key, _TELLS)
+    .select_from(_JOINED)
+    .where(_REWARDS.c.key > bindparam("key"))
     .order_by(_REWARDS.c.key)
     .limit(PAGE)
 )
-_SETTLED = (
+_OF_GIVEN = (
     select(
-        _SLATES.c.slate_id,
-        _SLATES.c.settled_at,
-        _SLATES.c.default_micros,
+        _REWARDS.c.item_key,
+        _REWARDS.c.micros,
+        (_REWARDS.c.key > _FIRST).label("again"),
+        case((_AFTER_SETTLING, _SLATES.c.default_micros)).label("instead_of"),
         _SLATES.c.policy,
         _SLATES.c["items"].label("places"),
     )
-    .where(
-        tuple_(_SLATES.c.settled_at, _SLATES.c.slate_id) > tuple_(bindparam("settled_at"), bindparam("slate_id")),
-        _SLATES.c.domain_key == bindparam("domain_key"),
-        _WITH_CONTEXT,
-    )
+    .select_from(_JOINED)
+    .where(among(_REWARDS.c.key, "keys"))
+    .order_by(_REWARDS.c.key)
+)
+_SETTLED = (
+    select(_SLATES.c.settled_at, _SLATES.c.slate_id, _TELLS)
+    .where(tuple_(_SLATES.c.settled_at, _SLATES.c.slate_id) > tuple_(bindparam("settled_at"), bindparam("slate_id")))
     .order_by(_SLATES.c.settled_at, _SLATES.c.slate_id)
     .limit(PAGE)
 )
-_REWARDED = select(_REWARDS.c.slate_id, _REWARDS.c.item_key).where(among(_REWARDS.c.slate_id, "slate_ids")).distinct()
+_OF_SETTLED = select(
+    _SLATES.c.slate_id, _SLATES.c.default_micros, _SLATES.c.policy, _SLATES.c["items"].label("places")
+).where(among(_SLATES.c.slate_id, "slate_ids"))
+_REWARDED_BEFORE = (
+    select(_REWARDS.c.slate_id, _REWARDS.c.item_key)
+    .select_from(_JOINED)
+    .where(among(_REWARDS.c.slate_id, "slate_ids"), not_(_AFTER_SETTLING))
+    .distinct()
+)
 
-
-class Cursor(NamedTuple):
-    """How far the log has been read."""
-
-    key: int = 0
-    settled_at: int = 0
-    slate_id: str = ""
+Settled = tuple[int, str]
+"""When a slate was settled, in microseconds, and its id: the order in which defaults are read."""
 
 
 class Lesson(NamedTuple):
@@ -73,36 +76,50 @@ class Lesson(NamedTuple):
     """Whether its place had a reward before."""
 
 
-class Told(NamedTuple):
-    """A page of the log."""
-
-    lessons: list[Lesson]
-    cursor: Cursor
-    complete: bool
-    """Whether that is all there is."""
+async def last_key(connection: AsyncConnection) -> int:
+    """Of the newest reward; 0 where there is none."""
+    return int((await connection.execute(_LAST_KEY)).scalar_one())
 
 
-async def since(connection: AsyncConnection, domain_key: int, cursor: Cursor) -> Told:
-    """The next page of a domain's log behind the cursor."""
-    where = {"domain_key": domain_key, **cursor._asdict()}
-    given = (await connection.execute(_GIVEN, where)).all()
-    settled = (await connection.execute(_SETTLED, where)).all()
-    rewarded = set()
-    if settled:
-        slate_ids = {"slate_ids": [row.slate_id for row in settled]}
-        rewarded = {(row.slate_id, row.item_key) for row in await connection.execute(_REWARDED, slate_ids)}
-    lessons = [_lesson(row, row.item_key, row.micros, row.again) for row in given]
-    for row in settled:
-        lessons += _by_default(row, rewarded)
-    key = given[-1].key if given else cursor.key
-    at = (settled[-1].settled_at, settled[-1].slate_id) if settled else cursor[1:]
-    return Told(lessons, Cursor(key, *at), max(len(given), len(settled)) < PAGE)
+async def given_since(connection: AsyncConnection, domain_key: int, key: int) -> list[tuple[int, bool]]:
+    """(key, whether it tells the domain's linear policies anything) of the next `PAGE` rewards behind a key, of all
+    domains."""
+    found = await connection.execute(_GIVEN, {"domain_key": domain_key, "key": key})
+    return [(row.key, bool(row.tells)) for row in found]
 
 
-def _by_default(row: Row[*tuple[Any, ...]], rewarded: set[tuple[str, int]]) -> Iterator[Lesson]:
-    for item_key, *_ in row.places:
-        if (row.slate_id, item_key) not in rewarded:
-            yield _lesson(row, item_key, row.default_micros, False)
+async def given(connection: AsyncConnection, keys: Sequence[int]) -> list[Lesson]:
+    """What rewards tell. One that took the place of the default tells only by how much it differs."""
+    if not keys:
+        return []
+    rows = await connection.execute(_OF_GIVEN, {"keys": list(keys)})
+    lessons = []
+    for row in rows:
+        replaced = not row.again and row.instead_of is not None
+        micros = row.micros - row.instead_of if replaced else row.micros
+        lessons.append(_lesson(row, row.item_key, micros, row.again or replaced))
+    return lessons
+
+
+async def settled_since(connection: AsyncConnection, domain_key: int, after: Settled) -> list[tuple[Settled, bool]]:
+    """((when, slate id), whether it tells the domain's linear policies anything) of the next `PAGE` slates that were
+    settled behind another, of all domains."""
+    where = {"domain_key": domain_key, "settled_at": after[0], "slate_id": after[1]}
+    return [((row.settled_at, row.slate_id), bool(row.tells)) for row in await connection.execute(_SETTLED, where)]
+
+
+async def by_default(connection: AsyncConnection, slate_ids: Sequence[str]) -> list[Lesson]:
+    """What the places of settled slates tell that had no reward then."""
+    if not slate_ids:
+        return []
+    wanted = {"slate_ids": list(slate_ids)}
+    rewarded = {(row.slate_id, row.item_key) for row in await connection.execute(_REWARDED_BEFORE, wanted)}
+    return [
+        _lesson(row, item_key, row.default_micros, False)
+        for row in await connection.execute(_OF_SETTLED, wanted)
+        for item_key, *_ in row.places
+        if (row.slate_id, item_key) not in rewarded
+    ]
 
 
 def _lesson(row: Row[*tuple[Any, ...]], item_key: int, micros: int, again: bool) -> Lesson:

@@ -6,6 +6,7 @@ kept in the folder, a file for each season and policy, so that a run may be stop
 """
 
 import argparse
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,9 +54,19 @@ def run(data_folder: Path, out: Path, folder: Path, arguments: argparse.Namespac
         season = Season.draw(data, known, SETTINGS[arguments.setting], arguments.rounds, seed)
         checkpoints = out / "checkpoints" / f"{arguments.setting}-{seed}"
         prepare(season, checkpoints, seed)
-        for name in names:
-            curve = play(season, Exploration.model_validate(POLICIES[name]), checkpoints, seed)
-            keep(path(folder, seed, name), curve)
+        asyncio.run(together(season, names, checkpoints, seed, folder))
+
+
+async def together(season: Season, names: Sequence[str], checkpoints: Path, seed: int, folder: Path) -> None:
+    """Policies through one season, at the same time."""
+
+    starting = asyncio.Lock()
+
+    async def one(name: str) -> None:
+        curve = await play(season, Exploration.model_validate(POLICIES[name]), checkpoints, seed, starting)
+        keep(path(folder, seed, name), curve)
+
+    await asyncio.gather(*[one(name) for name in names])
 
 
 def path(folder: Path, seed: int, policy: str) -> Path:

@@ -8,6 +8,7 @@ was said of them) it does here every so many rounds, whatever the machine.
 
 import asyncio
 import tempfile
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -149,8 +150,9 @@ def prepare(season: Season, folder: Path, seed: int) -> None:
     checkpoint.save(path, made.recommender, made.fitted, season.history, **told)
 
 
-def play(season: Season, policy: Exploration, checkpoints: Path, seed: int) -> Curve:
-    """The whole season under a policy."""
+async def play(season: Season, policy: Exploration, checkpoints: Path, seed: int, starting: asyncio.Lock) -> Curve:
+    """The whole season under a policy. Several may be played at once, each with a service of its own; `starting` lets
+    them start one by one, for Alembic keeps what it is at in global variables."""
     with tempfile.TemporaryDirectory(prefix="warmstart-simulator-") as folder:
         settings = Settings(
             data_dir=Path(folder),
@@ -163,44 +165,45 @@ def play(season: Season, policy: Exploration, checkpoints: Path, seed: int) -> C
             upkeep_seconds=LONG,
             log_level="warning",
         )
-        return asyncio.run(_play(season, policy, settings, seed))
+        app = create_app(settings)
+        async with AsyncExitStack() as running:
+            async with starting:
+                await running.enter_async_context(app.router.lifespan_context(app))
+            return await _play(season, policy, app.state.installation, seed)
 
 
-async def _play(season: Season, policy: Exploration, settings: Settings, seed: int) -> Curve:
-    app = create_app(settings)
-    async with app.router.lifespan_context(app):
-        installation: Installation = app.state.installation
-        domain = season.domain.name
-        visitors = {f"visitor-{v}": dict(attributes) for v, attributes in enumerate(season.visitors)}
-        await people.put(installation, visitors)
-        if season.history is None:
-            await stock.put_domain(installation, NewDomain(domain, season.domain.rating_min, season.domain.rating_max))
-            await _put_films(installation, season, range(season.n_first))
-        ledger, number = _Ledger.of(season), {film: i for i, film in enumerate(season.films.ids)}
-        rounds = len(season.arrivals)
-        seeds = np.random.default_rng(seed).integers(1 << 48, size=rounds).tolist()
-        for start in range(0, rounds, CROWD):
-            if start == rounds // 2 // CROWD * CROWD:
-                await _put_films(installation, season, range(season.n_first, len(season.films)))
-                ledger.open_all()
-            await _count(installation, domain)
-            crowd = season.arrivals[start : start + CROWD].tolist()
-            answers = await asyncio.gather(
-                *[_ask(installation, ledger, v, policy, seeds[start + i]) for i, v in enumerate(crowd)]
-            )
-            events: list[Posted] = []
-            for i, (visitor, answer) in enumerate(zip(crowd, answers, strict=True)):
-                films = [number[item["item_id"]] for item in answer["items"]]
-                ledger.enter(visitor, films)
-                events += [
-                    _event(domain, visitor, season.films.ids[film], ledger.rate(visitor, film), answer["slate_id"])
-                    for film, rates in zip(films, season.rates[start + i], strict=True)
-                    if rates
-                ]
-            await ingest.ingest(installation, events)
-            if (start + CROWD) % LEARN_EVERY == 0 and season.history is not None:
-                await installation.learner.catch_up(LONG)
-        return ledger.curve()
+async def _play(season: Season, policy: Exploration, installation: Installation, seed: int) -> Curve:
+    domain = season.domain.name
+    visitors = {f"visitor-{v}": dict(attributes) for v, attributes in enumerate(season.visitors)}
+    await people.put(installation, visitors)
+    if season.history is None:
+        await stock.put_domain(installation, NewDomain(domain, season.domain.rating_min, season.domain.rating_max))
+        await _put_films(installation, season, range(season.n_first))
+    ledger, number = _Ledger.of(season), {film: i for i, film in enumerate(season.films.ids)}
+    rounds = len(season.arrivals)
+    seeds = np.random.default_rng(seed).integers(1 << 48, size=rounds).tolist()
+    for start in range(0, rounds, CROWD):
+        if start == rounds // 2 // CROWD * CROWD:
+            await _put_films(installation, season, range(season.n_first, len(season.films)))
+            ledger.open_all()
+        await _count(installation, domain)
+        crowd = season.arrivals[start : start + CROWD].tolist()
+        answers = await asyncio.gather(
+            *[_ask(installation, ledger, v, policy, seeds[start + i]) for i, v in enumerate(crowd)]
+        )
+        events: list[Posted] = []
+        for i, (visitor, answer) in enumerate(zip(crowd, answers, strict=True)):
+            films = [number[item["item_id"]] for item in answer["items"]]
+            ledger.enter(visitor, films)
+            events += [
+                _event(domain, visitor, season.films.ids[film], ledger.rate(visitor, film), answer["slate_id"])
+                for film, rates in zip(films, season.rates[start + i], strict=True)
+                if rates
+            ]
+        await ingest.ingest(installation, events)
+        if (start + CROWD) % LEARN_EVERY == 0 and season.history is not None:
+            await installation.learner.catch_up(LONG)
+    return ledger.curve()
 
 
 async def _ask(installation: Installation, ledger: _Ledger, visitor: int, policy: Exploration, seed: int) -> Any:

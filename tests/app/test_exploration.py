@@ -5,10 +5,12 @@ import time
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from app.cli import app as cli
+from app.engine.policies.settings import Exploration
 from app.services.upkeep import Upkeep
 from app.storage import arms, slates
 from tests.app.conftest import Service, Start, item_ids
@@ -239,6 +241,44 @@ async def test_linear_policies_learn_from_the_log_and_again_after_a_restart(star
     async with start(("bayes",), arms_seconds=0) as service:
         again = await cold(service, "lin_ucb", scale=0.0)
         assert again["items"] == after["items"]
+
+
+async def test_a_reward_takes_the_default_s_place_in_linear_policies_too(start: Start) -> None:
+    """Whether a worker learnt the default before or reads both from the log at its start."""
+    async with start(("bayes",), arms_seconds=0, upkeep_seconds=1e6) as service:
+        await put(service, exploration={"policy": "lin_ucb"}, reward_wait_seconds=0.05, default_reward=0.2)
+        answer = await cold(service)
+        first, second, *_ = item_ids(answer)
+        await reward(service, answer["slate_id"], {first: 0.9})
+        upkeep = Upkeep(service.installation)
+        while await upkeep.once(time.time()) != (1, 0):
+            pass
+        await put(service, exploration={"policy": "lin_ucb"})  # later slates wait for nothing
+        await cold(service)
+        await reward(service, answer["slate_id"], {second: -5.0})
+        learnt = await matrices(service)
+        assert len(learnt) == 5
+    async with start(("bayes",), arms_seconds=0, upkeep_seconds=1e6) as service:
+        await cold(service)
+        again = await matrices(service)
+    assert learnt.keys() == again.keys()
+    for key, (mean, std) in learnt.items():
+        assert again[key] == pytest.approx((mean, std), abs=1e-6)
+
+
+async def matrices(service: Service) -> dict[int, tuple[float, float]]:
+    """What the linear policies know of each film by its key: mean and standard deviation in one context."""
+    domain = service.installation.runtime.now.domains["films"]
+    plan = await service.installation.policies.plan(domain, Exploration(policy="lin_ucb"))
+    assert plan is not None
+    (arms_,) = plan.linear.values()
+    mean, std = arms_.predict(plan.item_keys, np.ones(arms_.width))
+    unknown = np.sqrt(arms_.width)
+    return {
+        key: (float(m), float(s))
+        for key, m, s in zip(plan.item_keys.tolist(), mean, std, strict=True)
+        if s < unknown - 1e-9
+    }
 
 
 async def test_the_commands_check_and_rebuild(start: Start) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from app.engine.learning import teaches
-from app.services.learning import Tail
+from app.services.tail import Tail
 from models.checkpoint import LearntThrough
 from tests.app.conftest import Service, Start
 
@@ -173,7 +173,7 @@ async def test_a_fit_learns_no_event_twice(start: Start) -> None:
 
 def test_a_key_that_becomes_visible_late_is_not_missed() -> None:
     """On Postgres a transaction that took its key first may commit last."""
-    tail = Tail(0)
+    tail: Tail[int, int] = Tail(0)
     log: list[Any] = [(1, 10), (3, 30)]
     assert tail.new(log, now=0.0) == [10, 30]
     log.append((2, 20))

@@ -1,14 +1,14 @@
 """The simulated world: its truth, its seasons, and policies in it against the real service, for some hundred rounds."""
 
+import asyncio
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from app.engine.policies.settings import Exploration
 from benchmarks.simulator import report, truth
-from benchmarks.simulator.__main__ import keep, path
-from benchmarks.simulator.play import POINT, POLICIES, Curve, play, prepare
+from benchmarks.simulator.__main__ import keep, path, together
+from benchmarks.simulator.play import POINT, Curve, prepare
 from benchmarks.simulator.season import PLACES, Season, Setting
 from benchmarks.simulator.truth import Truth
 from tests.laws.world import World, make_world
@@ -36,12 +36,6 @@ def known(world: World) -> Truth:
 def seasons(world: World, known: Truth) -> dict[str, Season]:
     """One of each setting."""
     return {name: Season.draw(world.data, known, setting, ROUNDS, 0) for name, setting in SMALL.items()}
-
-
-def run(season: Season, policy: str, folder: Path) -> Curve:
-    """A policy through a season."""
-    prepare(season, folder, 0)
-    return play(season, Exploration.model_validate(POLICIES[policy]), folder, 0)
 
 
 def test_a_film_is_worth_what_its_ratings_are_in_the_mean(known: Truth) -> None:
@@ -78,7 +72,11 @@ def test_policies_earn_what_the_truth_says(setting: str, seasons: dict[str, Seas
     """Nobody does better than the best there is; chance shows everything; new films are shown once they are there; and
     where films are known, or can be got to know, going by that beats chance."""
     season = seasons[setting]
-    curves = {name: run(season, name, tmp_path) for name in ("random", "greedy", "thompson")}
+    prepare(season, tmp_path / "checkpoints", 0)
+    names = ("random", "greedy", "thompson")
+    asyncio.run(together(season, names, tmp_path / "checkpoints", 0, tmp_path))
+    curves = {name: seasons[0] for name, seasons in report.read(tmp_path).items()}
+    assert curves.keys() == set(names)
     for curve in curves.values():
         assert len(curve.regret) == ROUNDS // POINT
         assert min(curve.regret) >= 0

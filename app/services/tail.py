@@ -1,0 +1,33 @@
+"""Following a log by its keys, which may become visible out of order."""
+
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+LATE_SECONDS = 30.0
+"""How long after a later key an earlier one may still be committed on Postgres."""
+LATE_KEYS = 1000
+"""The same at the start, in keys."""
+
+K = TypeVar("K", bound=Any)
+V = TypeVar("V")
+
+
+class Tail(Generic[K, V]):
+    """What of a log has been read. The next look begins at `after`, and knows what it has seen behind that."""
+
+    def __init__(self, after: K) -> None:
+        self.after = after
+        self._seen: dict[K, float] = {}
+
+    def new(self, rows: Iterable[tuple[K, V]], now: float) -> list[V]:
+        """Of (key, row) behind `after`, the rows of keys that were not there last time."""
+        fresh = {key: row for key, row in rows if key not in self._seen}
+        self._seen.update(dict.fromkeys(fresh, now))
+        settled = [key for key, when in self._seen.items() if when <= now - LATE_SECONDS]
+        self.settle(max([self.after, *settled]))
+        return list(fresh.values())
+
+    def settle(self, key: K) -> None:
+        """Nothing comes before that key any more."""
+        self.after = max(self.after, key)
+        self._seen = {seen: when for seen, when in self._seen.items() if seen > self.after}
