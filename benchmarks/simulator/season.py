@@ -39,7 +39,7 @@ class Setting:
 SETTINGS = {
     "opening": Setting(n_first=300, n_new=150, n_history=0),
     "newcomers": Setting(n_first=300, n_new=150, n_history=2500),
-    "settled": Setting(n_first=450, n_new=0, n_history=2500),
+    "settled": Setting(n_first=450, n_new=0, n_history=2500, n_visitors=250),
 }
 """A catalogue of which nobody has said anything; one that is known well and gets new films; one where there is nothing
 left to be found out."""
