@@ -7,7 +7,7 @@ TYPESCRIPT ?= build/typescript
 DATA ?= $(or $(WARMSTART_DATA_DIR),var)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-CHAOS := durability backends arms checkpoints contract writes readers soak overload shutdown
+CHAOS := durability backends arms checkpoints contract writes readers retries erasure soak overload shutdown
 
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d :)
 
@@ -58,6 +58,7 @@ bench: .venv/.developer ## speed of adaptation, of policies and of answers over 
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.adaptation
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.policies
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.ingest
 
 evaluate: .venv/.developer ## the short evaluation: every recommender on MovieLens-100K
 	$(BIN)/warmstart datasets fetch movielens-100k --out $(DATA)/datasets/movielens-100k

@@ -12,7 +12,7 @@ from app.api.parsing import StrictRoute, done_response
 from app.api.problems import problems
 from app.api.requests import InteractionsRequest
 from app.security import Caller
-from app.services.ingest import Posted, ingest, withdraw
+from app.services.ingest import ingest, withdraw
 
 router = APIRouter(prefix="/v1", tags=["interactions"], route_class=StrictRoute)
 
@@ -44,24 +44,7 @@ async def post_interactions(
     write: Write = None,
 ) -> Response:
     """Store events: the whole batch or nothing, committed before the answer. Unknown users and items are created."""
-    done = await ingest(
-        here,
-        [
-            Posted(
-                e.user_id,
-                e.domain,
-                e.item_id,
-                e.kind,
-                e.value,
-                e.event_id,
-                e.occurred_at,
-                e.slate_id,
-                e.context.model_dump(exclude_none=True) if e.context else None,
-            )
-            for e in body.interactions
-        ],
-        write,
-    )
+    done = await ingest(here, body.interactions, write)
     return done_response(done, 201 if done.result.accepted else 200)
 
 

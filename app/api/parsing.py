@@ -39,18 +39,26 @@ def parse_json(body: bytes) -> Any:
         value = jiter.from_json(body, catch_duplicate_keys=True, allow_inf_nan=False, cache_mode="keys")
     except ValueError as error:
         raise Problem("malformed-json", _position(str(error))) from None
-    deep = body.count(b"[") + body.count(b"{") > MAX_DEPTH
-    if deep or _MAYBE_HUGE.search(body):
-        _check(value, 0)
+    if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
+        _check_depth(value, 1)
+    if _MAYBE_HUGE.search(body):
+        _check_numbers(value)
     return value
 
 
-def _check(value: Any, depth: int) -> None:
+def _check_depth(value: Any, depth: int) -> None:
+    """Looks into what holds something only: a batch has thousands of values, and few of those."""
+    for inner in value.values() if type(value) is dict else value if type(value) is list else ():
+        if type(inner) is dict or type(inner) is list:
+            if depth == MAX_DEPTH:
+                raise Problem("malformed-json", f"nesting over {MAX_DEPTH}")
+            _check_depth(inner, depth + 1)
+
+
+def _check_numbers(value: Any) -> None:
     if isinstance(value, dict | list):
-        if depth == MAX_DEPTH:
-            raise Problem("malformed-json", f"nesting over {MAX_DEPTH}")
         for inner in value.values() if isinstance(value, dict) else value:
-            _check(inner, depth + 1)
+            _check_numbers(inner)
     elif (isinstance(value, float) and not isfinite(value)) or (isinstance(value, int) and abs(value) >= 2**1024):
         raise Problem("malformed-json", "a number that is too large")
 

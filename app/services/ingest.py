@@ -2,8 +2,9 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
+
+from pydantic import BaseModel
 
 from app.engine.runtime import Snapshot
 from app.errors import Problem, invalid
@@ -18,35 +19,49 @@ from app.storage.records import Added, NamedWrite, NewInteraction
 from models.datasets.schema import Domain
 
 
-@dataclass(frozen=True, slots=True)
-class Posted:
+class Posted(Protocol):
     """An event as it was posted."""
 
-    user_id: str
-    domain: str
-    item_id: str
-    kind: str
-    value: float | None
-    event_id: str | None
-    occurred_at: float | None
-    slate_id: str | None
-    context: dict[str, Any] | None
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def item_id(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def value(self) -> float | None: ...
+    @property
+    def event_id(self) -> str | None: ...
+    @property
+    def occurred_at(self) -> float | None: ...
+    @property
+    def slate_id(self) -> str | None: ...
+    @property
+    def context(self) -> BaseModel | None: ...
 
 
 async def ingest(installation: Installation, posted: Sequence[Posted], write: NamedWrite | None = None) -> Done[Added]:
     """Store a batch, whole or not at all; committed when this returns.
 
-    Raises Problem: validation-error, timestamp-out-of-range, event-id-conflict, user-erasing, each of which names its
-    rows, and what `once.transact` raises.
+    Batches that arrive while others are being stored go together into the next transaction, which is one commit for
+    all of them; those with a name are recorded with it, each in a transaction of its own. Raises Problem:
+    validation-error, timestamp-out-of-range, event-id-conflict, user-erasing, each of which names its rows, and what
+    `once.transact` raises.
     """
 
     async def prepare() -> Work[Added]:
-        snapshot = await installation.fresh()
+        batch = await _batch(installation, posted)
         now = time.time()
-        batch = [_checked(installation, snapshot, event, row, now) for row, event in enumerate(posted)]
         return lambda connection: interactions.add(connection, batch, now, installation.digests)
 
     try:
+        if write is None:
+            outcome = await installation.add_batch(await _batch(installation, posted))
+            if isinstance(outcome, Added):
+                return Done(outcome)
+            raise outcome
         return await once.transact(installation, write, prepare, Added)
     except EventConflict as conflict:
         pointers = [f"/interactions/{row}/event_id" for row in conflict.rows[:20]]
@@ -55,6 +70,12 @@ async def ingest(installation: Installation, posted: Sequence[Posted], write: Na
         rows = [row for row, event in enumerate(posted) if event.user_id in erasing.user_ids]
         pointers = [f"/interactions/{row}/user_id" for row in rows[:20]]
         raise Problem("user-erasing", "Nothing of the batch was stored.", pointers=pointers) from None
+
+
+async def _batch(installation: Installation, posted: Sequence[Posted]) -> list[NewInteraction]:
+    snapshot = await installation.fresh()
+    now = time.time()
+    return [_checked(installation, snapshot, event, row, now) for row, event in enumerate(posted)]
 
 
 async def withdraw(installation: Installation, event_id: str, user_id: str | None = None) -> None:
@@ -80,7 +101,7 @@ def _checked(installation: Installation, snapshot: Snapshot, event: Posted, row:
         occurred_at=event.occurred_at,
         event_id=event.event_id,
         slate_id=event.slate_id,
-        context=event.context,
+        context=None if event.context is None else event.context.model_dump(exclude_none=True),
         reward_micros=None if event.slate_id is None else _reward(shelf.domain, event.kind, event.value),
     )
 

@@ -7,6 +7,7 @@ the next request here.
 
 import asyncio
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -29,11 +30,11 @@ from app.services.learning import Learner
 from app.services.limits import RateLimiter
 from app.services.probation import Probation
 from app.settings import Settings
-from app.storage import catalogue, deployments, digests, domains, erasures, revisions, slates
-from app.storage.database import Database
+from app.storage import catalogue, deployments, digests, domains, erasures, interactions, revisions, slates
+from app.storage.database import Connection, Database
 from app.storage.digests import Digests
-from app.storage.errors import StorageUnavailable
-from app.storage.records import NewSlate, Revisions, StoredDomain
+from app.storage.errors import EventConflict, StorageUnavailable, UserErasing
+from app.storage.records import Added, NewInteraction, NewSlate, Revisions, StoredDomain
 from app.telemetry import RELOADS
 from models.checkpoint import CheckpointError
 from models.datasets.schema import Domain
@@ -61,6 +62,13 @@ def answering(seen: Revisions | None) -> Iterator[None]:
         ASKED.reset(token)
 
 
+MAX_BATCHES = 16
+"""Batches of interactions that are stored in one transaction."""
+
+Batch = Sequence[NewInteraction]
+Stored = Added | EventConflict | UserErasing
+
+
 class Installation:
     """What the services work on. `open` makes one, `close` ends it."""
 
@@ -81,6 +89,7 @@ class Installation:
         """States of users that are being made, with the evidence they are made from; see `app.services.evidence`."""
         self.probation = Probation(settings.probation_seconds, settings.probation_slower)
         self._following: asyncio.Task[None] | None = None
+        self.add_batch: Coalescer[Batch, Stored] = Coalescer(self._add_batches, MAX_BATCHES)
         self._watch = revisions.Watch(database)
         self._revisions: Coalescer[None, Revisions] = Coalescer(self._read_revisions)
         self._change = asyncio.Lock()
@@ -151,6 +160,7 @@ class Installation:
         await self.learner.close()
         await asyncio.to_thread(self.batcher.close)
         await self.log_slate.close()
+        await self.add_batch.close()
         await self.cache.close()
         await self.limiter.close()
         self._watch.close()
@@ -265,6 +275,23 @@ class Installation:
 
     async def _read_revisions(self, group: Sequence[None]) -> Sequence[Revisions]:
         return [await self._watch.read()] * len(group)
+
+    async def _add_batches(self, group: Sequence[Batch]) -> Sequence[Stored]:
+        now = time.time()
+
+        async def together(connection: Connection) -> list[Added | EventConflict]:
+            return await interactions.add_many(connection, group, now, self.digests)
+
+        try:
+            return await self.database.transact(together)
+        except (EventConflict, UserErasing) as problem:
+            if len(group) == 1:
+                return [problem]
+        # Somebody's batch cannot be stored; what the others hear must not depend on it.
+        alone: list[Stored] = []
+        for batch in group:
+            alone += await self._add_batches([batch])
+        return alone
 
     async def _log_slates(self, group: Sequence[NewSlate]) -> Sequence[None]:
         await slates.log(self.database, group)

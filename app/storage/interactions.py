@@ -1,7 +1,9 @@
 """Interactions: a batch is stored whole or not at all, and sending an event again is harmless."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import orjson
@@ -56,6 +58,21 @@ async def add(connection: AsyncConnection, interactions: Sequence[NewInteraction
     stored again; nor is one that was erased with its user, or that occurred before its user was. Raises EventConflict
     where an id is taken by other content, and UserErasing; nothing is stored once the transaction is rolled back.
     """
+    (outcome,) = await add_many(connection, [interactions], now, keyed)
+    if isinstance(outcome, EventConflict):
+        raise outcome
+    return outcome
+
+
+async def add_many(
+    connection: AsyncConnection, batches: Sequence[Sequence[NewInteraction]], now: float, keyed: Digests
+) -> list[Added | EventConflict]:
+    """`add` for several batches in one transaction, as if one came after the other; what became of each.
+
+    A batch with a conflict is left out, and the others are stored. Raises UserErasing, and EventConflict where ids were
+    taken by somebody else meanwhile: then each of several batches has to be tried by itself.
+    """
+    interactions = [event for batch in batches for event in batch]
     digests = [None if event.event_id is None else content_digest(event) for event in interactions]
     event_ids = [event.event_id for event in interactions if event.event_id is not None]
     known = (await connection.execute(_KNOWN, {"event_ids": event_ids})).all()
@@ -63,45 +80,79 @@ async def add(connection: AsyncConnection, interactions: Sequence[NewInteraction
     any_erased = len(taken) < len(known)
     late = await _late(connection, interactions, digests, keyed) if any_erased else set()
     fresh: list[int] = []
-    conflicts: list[int] = []
-    for i, event in enumerate(interactions):
-        if i in late:
-            continue
-        if event.event_id is None:
-            fresh.append(i)
-        elif event.event_id not in taken:
-            taken[event.event_id] = digests[i]
-            fresh.append(i)
-        elif taken[event.event_id] != digests[i]:
-            conflicts.append(i)
-    if conflicts:
-        raise EventConflict(conflicts)
-    if not fresh:
-        return Added(0, len(interactions))
-    batch = [interactions[i] for i in fresh]
-    user_keys = await users.touch(connection, [event.user_id for event in batch])
+    times: Counter[str] = Counter()
+    conflicts: list[EventConflict | None] = []
+    starts = list(accumulate(map(len, batches), initial=0))
+    for start, end in pairwise(starts):
+        found, wrong = _fresh(interactions, digests, taken, [row for row in range(start, end) if row not in late])
+        conflicts.append(EventConflict([row - start for row in wrong]) if wrong else None)
+        if not wrong:
+            fresh += found
+            times.update({interactions[row].user_id for row in found})
+            taken |= {event_id: digests[row] for row in found if (event_id := interactions[row].event_id) is not None}
+    stored = await _store(connection, interactions, digests, fresh, times, now) if fresh else set()
+    accepted = [sum(row in stored for row in range(start, end)) for start, end in pairwise(starts)]
+    return [
+        conflict or Added(n, len(batch) - n) for conflict, n, batch in zip(conflicts, accepted, batches, strict=True)
+    ]
+
+
+def _fresh(
+    interactions: Sequence[NewInteraction],
+    digests: Sequence[bytes | None],
+    taken: Mapping[str, bytes | None],
+    rows: Iterable[int],
+) -> tuple[list[int], list[int]]:
+    """(rows of a batch that are new, rows whose ids are taken by other content)."""
+    fresh: list[int] = []
+    wrong: list[int] = []
+    mine: dict[str, bytes | None] = {}
+    for row in rows:
+        event_id = interactions[row].event_id
+        if event_id is None:
+            fresh.append(row)
+        elif event_id not in taken and event_id not in mine:
+            mine[event_id] = digests[row]
+            fresh.append(row)
+        elif (taken[event_id] if event_id in taken else mine[event_id]) != digests[row]:
+            wrong.append(row)
+    return fresh, wrong
+
+
+async def _store(
+    connection: AsyncConnection,
+    interactions: Sequence[NewInteraction],
+    digests: Sequence[bytes | None],
+    fresh: Sequence[int],
+    times: Mapping[str, int],
+    now: float,
+) -> set[int]:
+    """Insert what is new, and what it is worth; the rows that were stored."""
+    batch = [interactions[row] for row in fresh]
+    user_keys = await users.touch(connection, times)
     item_keys = await _item_keys(connection, batch)
+    received_at = microseconds(now)
     rows = [
         {
             "event_id": event.event_id,
-            "content_digest": digests[i],
+            "content_digest": digests[row],
             "user_key": user_keys[event.user_id],
             "item_key": item_keys[event.domain_key, event.item_id],
             "kind": event.kind,
             "value": event.value,
-            "occurred_at": microseconds(now if event.occurred_at is None else event.occurred_at),
-            "received_at": microseconds(now),
+            "occurred_at": received_at if event.occurred_at is None else microseconds(event.occurred_at),
+            "received_at": received_at,
             "slate_id": event.slate_id,
             "context": event.context,
         }
-        for i, event in zip(fresh, batch, strict=True)
+        for row, event in zip(fresh, batch, strict=True)
     ]
-    stored = await _ADD(connection, rows)
-    taken_now = {row.event_id for row in stored}
-    if len(stored) < len(rows):
-        await _check_lost_races(connection, interactions, digests, taken_now)
+    taken_now = {row.event_id for row in await _ADD(connection, rows)}
+    stored = {row for row in fresh if interactions[row].event_id is None or interactions[row].event_id in taken_now}
+    if len(stored) < len(fresh):
+        await _check_lost_races(connection, interactions, digests, [row for row in fresh if row not in stored])
     await rewards.follow(connection, _worth(batch, item_keys, taken_now), now)
-    return Added(accepted=len(stored), duplicates=len(interactions) - len(stored))
+    return stored
 
 
 async def _late(
@@ -234,15 +285,11 @@ async def _check_lost_races(
     connection: AsyncConnection,
     interactions: Sequence[NewInteraction],
     digests: Sequence[bytes | None],
-    stored: set[str | None],
+    lost: Sequence[int],
 ) -> None:
-    """Somebody else stored some of the event ids since we looked: fine if they were the same events."""
-    lost = {event.event_id for event in interactions if event.event_id is not None} - stored
-    taken = await _digests(connection, (event_id for event_id in lost if event_id is not None))
-    conflicts = [
-        i
-        for i, event in enumerate(interactions)
-        if event.event_id in lost and taken.get(event.event_id or "") != digests[i]
-    ]
+    """Somebody else stored the event ids of these rows since we looked: fine if they were the same events."""
+    named = {row: event_id for row in lost if (event_id := interactions[row].event_id) is not None}
+    taken = await _digests(connection, named.values())
+    conflicts = [row for row, event_id in named.items() if taken.get(event_id) != digests[row]]
     if conflicts:
         raise EventConflict(conflicts)

@@ -78,7 +78,7 @@ async def merge(connection: AsyncConnection, user_id: str, from_id: str, now: fl
     if from_id not in found and not any(row.erasing for row in found.values()):
         return Merged(0, 0, 0) if user_id in found else None
     # Creates whoever is not there, and locks both in the order in which all who write about users do.
-    await users.touch(connection, [user_id, from_id])
+    await users.touch(connection, {user_id: 1, from_id: 1})
     found = {row.user_id: row for row in await connection.execute(_FIND, both)}
     source, target = found[from_id], found[user_id]
     if source.revision == 1:  # somebody else has merged them just now

@@ -21,7 +21,8 @@ def _with_new_attributes(insert: Any) -> Any:
 
 
 def _raised(insert: Any) -> Any:
-    return insert.on_conflict_do_update(index_elements=["user_id"], set_={"revision": _USERS.c.revision + 1})
+    raised = {"revision": _USERS.c.revision + insert.excluded.revision}
+    return insert.on_conflict_do_update(index_elements=["user_id"], set_=raised)
 
 
 _COLUMNS = ("user_id", "attributes", "revision")
@@ -72,13 +73,13 @@ async def put_many(connection: AsyncConnection, users: Mapping[str, Json]) -> Wr
     return Written(created=revisions.count(1), updated=len(revisions) - revisions.count(1))
 
 
-async def touch(connection: AsyncConnection, user_ids: Sequence[str]) -> dict[str, int]:
-    """Raise the revisions of users, creating those who are not there; their keys.
+async def touch(connection: AsyncConnection, times: Mapping[str, int]) -> dict[str, int]:
+    """Raise the revisions of users, user id → by how much, creating those who are not there; their keys.
 
     The users stay locked until the transaction ends. They are locked in order of their ids, so that two batches with
     the same users never wait for each other in a circle. Raises UserErasing, which names whom it is about.
     """
-    rows = [{"user_id": user_id, "attributes": {}, "revision": 1} for user_id in sorted(set(user_ids))]
+    rows = [{"user_id": user_id, "attributes": {}, "revision": times[user_id]} for user_id in sorted(times)]
     return {row.user_id: row.key for row in _none_erasing(await _TOUCH(connection, rows))}
 
 

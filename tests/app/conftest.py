@@ -151,7 +151,7 @@ async def service(
         urls = {"database_url": database, "redis_url": valkey.connection_url}
     folder = tmp_path_factory.mktemp(request.param)
     shutil.copytree(trained, folder / "checkpoints")
-    async with running(Settings(data_dir=folder, device="cpu", learn_seconds=0, **urls)) as made:
+    async with running(Settings(data_dir=folder, device="cpu", learn_seconds=0, max_wait_seconds=30, **urls)) as made:
         yield made
 
 

@@ -65,7 +65,7 @@ async def test_the_same_request_again_gets_the_same_answer(
 
 async def test_a_key_names_one_request(service: Service, user: str, key: str) -> None:
     """Another body or another address under it is refused, and nothing of it stored."""
-    await send(service, "/v1/interactions", clicks(user), key)
+    assert (await send(service, "/v1/interactions", clicks(user), key)).status_code == 201
     stored = await service.stored()
     refused(await send(service, "/v1/interactions", clicks(user, 2), key), "idempotency-key-reused")
     refused(await send(service, "/v1/users", {"users": [{"user_id": user}]}, key), "idempotency-key-reused")

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from app.services import erase
+from app.storage import erasures
 from tests.app.conftest import Service, Start, item_ids
 from tests.app.refusals import ECHO, refused
 
@@ -193,3 +195,33 @@ async def test_an_event_id_with_other_content(service: Service, user: str) -> No
     response = await service.http.post("/v1/interactions", json={"interactions": twice})
     assert refused(response, "event-id-conflict")["pointers"] == ["/interactions/1/event_id"]
     assert await service.stored() == before
+
+
+async def test_a_batch_that_is_refused_harms_no_other_that_comes_with_it(service: Service, user: str) -> None:
+    """Batches that arrive together are stored in one transaction; each hears of its own rows only."""
+    row = {"user_id": user, "domain": "films", "item_id": "item1", "value": 4}
+    await service.post("/v1/interactions", {"interactions": [row | {"event_id": user}]}, 201)
+    gone = f"gone-{user}"
+    await service.put(f"/v1/users/{gone}", {})
+    installation = service.installation
+    await installation.database.transact(
+        lambda connection: erasures.start(connection, gone, installation.digests, time.time())
+    )
+    conflicting = [row, row | {"event_id": user, "value": 1}]
+    bodies = [
+        *([row | {"event_id": f"{user}-{n}"}] for n in range(10)),
+        conflicting,
+        [row, row, row | {"user_id": gone}],
+        *([row | {"event_id": f"{user}-{n}"}] for n in range(10)),
+    ]
+    answers = await asyncio.gather(
+        *(service.http.post("/v1/interactions", json={"interactions": body}) for body in bodies)
+    )
+    assert refused(answers[10], "event-id-conflict")["pointers"] == ["/interactions/1/event_id"]
+    assert refused(answers[11], "user-erasing")["pointers"] == ["/interactions/2/user_id"]
+    good = [*answers[:10], *answers[12:]]
+    assert {answer.status_code for answer in good} == {200, 201}, [answer.text for answer in good]
+    assert sum(answer.json()["accepted"] for answer in good) == 10
+    assert sum(answer.json()["duplicates"] for answer in good) == 10
+    assert (await service.get(f"/v1/users/{user}"))["revision"] == 11
+    await erase.go_on(installation, time.time())

@@ -247,10 +247,10 @@ async def test_a_deadlock_is_tried_again(postgres_url: str) -> None:
     async def work(connection: AsyncConnection, first: str, second: str) -> None:
         nonlocal runs
         runs += 1
-        await users.touch(connection, [first])
+        await users.touch(connection, {first: 1})
         if runs <= 2:
             await first_steps.wait()
-        await users.touch(connection, [second])
+        await users.touch(connection, {second: 1})
 
     await asyncio.gather(
         database.transact(lambda connection: work(connection, "alice", "bob")),

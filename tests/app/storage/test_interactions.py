@@ -217,3 +217,32 @@ async def test_a_batch_of_thousands_is_one_batch(database: Database, movies: Sto
     batch = [NewInteraction(f"u{i % 97}", movies.key, f"i{i % 3001}", "click", event_id=f"e{i}") for i in range(12_000)]
     assert await add(database, *batch) == Added(12_000, 0)
     assert await add(database, *batch) == Added(0, 12_000)
+
+
+async def test_batches_in_one_transaction_come_one_after_the_other(database: Database, movies: StoredDomain) -> None:
+    """Each with its own outcome: what an earlier one stored is a duplicate in a later one, a conflict stays alone."""
+    event = NewInteraction("alice", movies.key, "heat", value=4.0, event_id="e1")
+    other = NewInteraction("bob", movies.key, "alien", value=2.0)
+    batches = [
+        [event, other],
+        [event, replace(event, event_id="e2"), replace(event, event_id="e2")],
+        [other, replace(event, value=1.0), replace(event, event_id="e3")],
+        [replace(event, event_id="e3", value=3.0)],
+    ]
+    async with database.write() as connection:
+        first, second, third, fourth = await interactions.add_many(connection, batches, NOW, DIGESTS)
+    assert (first, second, fourth) == (Added(2, 0), Added(1, 2), Added(1, 0))
+    assert isinstance(third, EventConflict)
+    assert third.rows == [1]
+    stored = await everything(database)
+    assert sorted((row.event_id, row.value) for row in stored if row.event_id) == [
+        ("e1", 4.0),
+        ("e2", 4.0),
+        ("e3", 3.0),
+    ]
+    assert [row.user_id for row in stored if row.event_id is None] == ["bob"]
+    async with database.read() as connection:
+        for user_id, batches_stored in (("alice", 3), ("bob", 1)):
+            user = await users.get(connection, user_id)
+            assert user is not None
+            assert user.revision == batches_stored
