@@ -7,7 +7,7 @@ TYPESCRIPT ?= build/typescript
 DATA ?= $(or $(WARMSTART_DATA_DIR),var)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-CHAOS := durability backends arms checkpoints contract writes readers retries erasure soak overload shutdown
+CHAOS := durability backends arms checkpoints contract writes readers retries erasure redis soak overload shutdown
 
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d :)
 
@@ -82,6 +82,24 @@ docs: .venv/.developer ## build the documentation, links checked, into build/doc
 wheel: .venv/.service ## build the package, into dist/
 	rm -rf dist
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+.venv/.supply: .venv/.service
+	$(BIN)/pip install --quiet --editable ".[supply]"
+	touch $@
+
+# Without torch, which has builds for a CPU and for CUDA with digests of their own: docker/Dockerfile chooses one.
+lock: .venv/.supply ## make requirements.lock: versions and digests of all that the service is made of
+	$(BIN)/uv pip compile pyproject.toml --generate-hashes --python-version 3.11 --python-platform linux \
+	  --no-emit-package torch --no-emit-index-url --no-emit-find-links --no-annotate --no-header --quiet --output-file requirements.lock
+
+audit: .venv/.supply ## look for known weaknesses in what is locked; needs the advisory service
+	$(BIN)/pip-audit --requirement requirements.lock --require-hashes --disable-pip --strict --progress-spinner off \
+	  || { echo "Weaknesses were found, or nothing was audited because the advisory service cannot be reached: see above." >&2; exit 1; }
+
+sbom: .venv/.supply ## make var/sbom.json, a CycloneDX bill of materials of the service
+	mkdir -p var
+	{ cat requirements.lock; $(BIN)/pip list --format=freeze | grep '^torch=='; } \
+	  | $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-format JSON --output-file var/sbom.json -
 
 clean: ## remove what tools left behind; data and checkpoints stay
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

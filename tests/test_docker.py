@@ -108,6 +108,17 @@ def test_everything_copied_into_the_image_is_let_through_by_dockerignore(stages:
                 assert (ROOT / source).exists()
 
 
+def test_everything_but_torch_is_installed_by_digest(stages: list[list[Instruction]]) -> None:
+    """From the lock, and nothing beside it: what our own package asks for must be there already."""
+    installs = [
+        part for name, content in stages[0] if name == "RUN" for part in content.split("&&") if "pip install" in part
+    ]
+    torch, locked, own = (" ".join(part.split()) for part in installs)
+    assert '"torch>=' in torch
+    assert locked == "pip install --require-hashes --no-deps --requirement requirements.lock"
+    assert own == "pip install --no-deps ."
+
+
 @pytest.mark.parametrize("name", ["service", "service-gpu", "migrate"])
 def test_our_containers_are_locked_down(compose: dict[str, Any], name: str) -> None:
     service = compose["services"][name]
