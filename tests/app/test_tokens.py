@@ -174,3 +174,18 @@ async def test_who_may_make_tokens(keyed: Locked) -> None:
         refused(
             await service.http.post("/v1/tokens", json=bad, headers=bearer(scoped[Scope.ADMIN])), "validation-error"
         )
+
+
+async def test_names_of_writes_are_each_callers_own(keyed: Locked) -> None:
+    """The same `Idempotency-Key` from a key and from tokens of two users is three writes, none another's answer."""
+    service, scoped = keyed
+    tokens_of = [await token_of(service, scoped[Scope.INGEST], who) for who in (ME, OTHER)]
+    callers = [(scoped[Scope.INGEST], "third"), (tokens_of[0], ME), (tokens_of[1], OTHER)]
+    for key, who in callers:
+        row = {"user_id": who, "domain": "films", "item_id": "item1", "value": 2}
+        sent = {"json": {"interactions": [row]}, "headers": bearer(key) | {"idempotency-key": "the-same"}}
+        first = await service.http.post("/v1/interactions", **sent)
+        again = await service.http.post("/v1/interactions", **sent)
+        assert (first.status_code, first.json()["accepted"]) == (201, 1)
+        assert "idempotent-replayed" not in first.headers
+        assert again.headers["idempotent-replayed"] == "true"
