@@ -41,7 +41,8 @@ POLICY = (
 )
 """Content-Security-Policy: files of this service only, no inline script or style, in nobody's frame."""
 
-SWAGGER_UI = "https://cdn.jsdelivr.net/npm/"
+SWAGGER_UI = ("swagger-ui-bundle.js", "swagger-ui.css")
+"""Files of the page at `/docs`, which a package brings: FastAPI's own page takes them from another host."""
 
 HEADERS = {
     "Content-Security-Policy": POLICY,
@@ -67,19 +68,25 @@ async def get_admin(here: Here) -> Response:
 @router.get("/docs")
 async def get_docs(request: Request) -> Response:
     """A page to try the routes on."""
-    icon = f"/assets/{assets_digest()}/icon.svg"
-    page = get_swagger_ui_html(openapi_url=request.app.openapi_url, title="Warmstart: routes", swagger_favicon_url=icon)
+    folder = f"/assets/{assets_digest()}"
+    script, style = (f"{folder}/{name}" for name in SWAGGER_UI)
+    page = get_swagger_ui_html(
+        openapi_url=request.app.openapi_url,
+        title="Warmstart: routes",
+        swagger_js_url=script,
+        swagger_css_url=style,
+        swagger_favicon_url=f"{folder}/icon.svg",
+    )
     text = bytes(page.body).decode()
     return Response(text, headers={**HEADERS, "Content-Security-Policy": docs_policy(text)}, media_type="text/html")
 
 
 def docs_policy(text: str) -> str:
-    """Content-Security-Policy of the page at `/docs`: Swagger UI from where FastAPI takes it, and the one script that
-    starts it, by its digest."""
+    """Content-Security-Policy of the page at `/docs`: files of this service, and the one script that starts them."""
     (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return (
-        f"default-src 'none'; script-src {SWAGGER_UI} 'sha256-{digest}'; style-src {SWAGGER_UI} 'unsafe-inline'; "
+        f"default-src 'none'; script-src 'self' 'sha256-{digest}'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
 
@@ -126,8 +133,10 @@ async def _page(here: Installation, name: str, **values: object) -> Response:
 
 @cache
 def assets() -> Mapping[str, bytes]:
-    """Name → content of every file beside the page."""
-    return {file.name: file.read_bytes() for file in (files("app.web") / "assets").iterdir()}
+    """Name → content of every file beside the pages."""
+    own = list((files("app.web") / "assets").iterdir())
+    brought = [files("fastapi_swagger.resources") / name for name in SWAGGER_UI]
+    return {file.name: file.read_bytes() for file in [*own, *brought]}
 
 
 @cache

@@ -117,6 +117,6 @@ def visit(browser: Browser, url: str, path: str = "/", **context: Any) -> Iterat
     page.on("pageerror", lambda error: visited.errors.append(str(error)))
     page.on("request", sent)
     page.goto(url + path)
-    page.wait_for_selector(".notice, [aria-busy=false]:is(#question, #sections)")
+    page.wait_for_selector(".notice, [aria-busy=false]:is(#question, #sections), .opblock")
     yield visited
     opened.close()

@@ -205,6 +205,13 @@ def test_from_nothing_to_a_service_that_stops(browser: Browser, tmp_path: Path) 
         page.screenshot(path=SCREENSHOTS / "stopped.png")
 
 
+def test_the_page_to_try_routes_needs_no_other_host(browser: Browser, service: Server) -> None:
+    with visit(browser, service.url, "/docs") as opened:
+        expect(opened.page.get_by_text("/v1/cold-start/recommendations").first).to_be_visible()
+        assert opened.errors == []
+        assert opened.hosts == {service.url.removeprefix("http://")}
+
+
 @pytest.mark.parametrize("look", LOOKS)
 def test_everybody_can_use_it(browser: Browser, service: Server, look: str) -> None:
     """axe-core finds no serious fault, nothing is wider than the screen, and there is a picture to look at."""
