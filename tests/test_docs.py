@@ -60,7 +60,9 @@ def commands() -> Iterator[tuple[Path, list[str]]]:
                 words = []
 
 
-KNOWN = {".venv/bin/python", "curl", "docker", "export", "kubectl", "openssl", "python3.11", "source", "pip", "cd"}
+POSTGRES = {"createdb", "pg_dump", "pg_restore"}
+KNOWN = {".venv/bin/python", "cd", "curl", "docker", "export", "kubectl", "openssl", "pip", "python3.11", "source"}
+KNOWN |= POSTGRES | {"sqlite3"}
 """What begins a line of a `sh` block, beside `warmstart` and `make`."""
 
 

@@ -312,13 +312,24 @@ def _choose(mean: Tensor, domain: ServedDomain, questions: list[Question]) -> li
     k = max((question.k for question in questions), default=0)
     ranked: list[Indices] = []
     if k:
-        top = torch.topk(_closed(mean, domain, questions), min(k, mean.shape[1]), dim=1)
-        counts = torch.isfinite(top.values).sum(1).tolist()
-        ranked = [row[:n] for row, n in zip(top.indices.cpu().numpy(), counts, strict=True)]
+        open_ = _closed(mean, domain, questions)
+        best = _best(open_, k)
+        counts = torch.isfinite(open_.gather(1, best)).sum(1).tolist()
+        ranked = [row[:n] for row, n in zip(best.cpu().numpy(), counts, strict=True)]
     return [
         ranked[b][: question.k] if question.k or question.only is None else question.only
         for b, question in enumerate(questions)
     ]
+
+
+def _best(scores: Tensor, k: int) -> Tensor:
+    """Places (B, k) of the highest of the scores (B, n), highest first; of equal ones the item that was there first."""
+    n = scores.shape[1]
+    top = torch.topk(scores, min(k + 1, n), dim=1)
+    if k < n and ((top.values[:, k - 1] == top.values[:, k]) & torch.isfinite(top.values[:, k])).any():
+        return scores.argsort(dim=1, descending=True, stable=True)[:, :k]  # equal ones on either side of the cut
+    first = top.indices[:, :k].sort(dim=1).values
+    return first.gather(1, scores.gather(1, first).argsort(dim=1, descending=True, stable=True))
 
 
 def _explore(

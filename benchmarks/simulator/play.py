@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
+from app.api.requests import InteractionIn
 from app.engine.policies.settings import Exploration
 from app.main import create_app
 from app.services import ingest, people, recommend, stock
-from app.services.ingest import Posted
 from app.services.installation import Installation
 from app.services.recommend import Who, Wish
 from app.settings import Settings
@@ -191,7 +191,7 @@ async def _play(season: Season, policy: Exploration, installation: Installation,
         answers = await asyncio.gather(
             *[_ask(installation, ledger, v, policy, seeds[start + i]) for i, v in enumerate(crowd)]
         )
-        events: list[Posted] = []
+        events: list[InteractionIn] = []
         for i, (visitor, answer) in enumerate(zip(crowd, answers, strict=True)):
             films = [number[item["item_id"]] for item in answer["items"]]
             ledger.enter(visitor, films)
@@ -213,8 +213,8 @@ async def _ask(installation: Installation, ledger: _Ledger, visitor: int, policy
     )
 
 
-def _event(domain: str, visitor: int, item_id: str, value: float, slate_id: str) -> Posted:
-    return Posted(f"visitor-{visitor}", domain, item_id, "rating", value, None, None, slate_id, None)
+def _event(domain: str, visitor: int, item_id: str, value: float, slate_id: str) -> InteractionIn:
+    return InteractionIn(user_id=f"visitor-{visitor}", domain=domain, item_id=item_id, value=value, slate_id=slate_id)
 
 
 async def _put_films(installation: Installation, season: Season, which: range) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from models.evaluation.results import Report, Timing, Timings
 from models.registry import RECOMMENDERS
 
-RATINGS, LISTS = "movielens-1m-kshot", "movielens-1m-foldin"
+RATINGS, LISTS = "movielens-1m-kshot", "movielens-1m-foldin-98765"
 """Reports that the figures are from."""
 AMOUNTS = ("k=0", "k=5", "k=20")
 NDCG = "ndcg@100"

@@ -144,7 +144,8 @@ class Maml(Recommender):
     ) -> Tensor:
         """Joint draws of a user's head from its posterior, where there is one; else the mean."""
         if not isinstance(self.tasks, UserTasks) or not self.tasks.has_posterior:
-            return super().sample(states, table, n, generator, positions)
+            mean = self.means(states, table, positions)
+            return mean.expand(n, *mean.shape)
         return self.tasks.sample(states, table, n, generator, slice(None) if positions is None else positions)
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
