@@ -26,6 +26,18 @@ class Entry:
     """Domains that it answers for; all of the world's where None."""
 
 
+NEXT_ITEM: dict[str, Any] = {
+    "objective": "next_item",
+    "embedding_size": 8,
+    "hidden_size": 8,
+    "embedding_dropout": 0.3,
+    "epochs": 15,
+    "batch_size": 16,
+    "learning_rate": 0.02,
+    "warm_learning_rate": 0.003,
+    "inner_reg": 10.0,
+}
+
 ENTRIES: dict[str, Entry] = {
     "popularity": Entry(learns_from_evidence=False, beats_popularity=False),
     "bias": Entry(),
@@ -49,19 +61,9 @@ ENTRIES: dict[str, Entry] = {
         settings={"n_factors": 3, "embedding_size": 8, "hidden_size": 8, "epochs": 6, "batch_size": 16},
         uses_attributes=True,
     ),
-    "mecos: next item": Entry(
-        settings={
-            "objective": "next_item",
-            "embedding_size": 8,
-            "hidden_size": 8,
-            "embedding_dropout": 0.3,
-            "epochs": 15,
-            "batch_size": 16,
-            "learning_rate": 0.02,
-            "warm_learning_rate": 0.003,
-            "inner_reg": 10.0,
-        },
-        uses_attributes=True,
+    "mecos: next item": Entry(settings=NEXT_ITEM, uses_attributes=True, worlds=("one",)),
+    "mecos: next item of two domains": Entry(
+        settings=NEXT_ITEM | {"epochs": 30, "inner_reg": 30.0}, uses_attributes=True, worlds=("two",)
     ),
     "metric": Entry(
         settings={"n_factors": 3, "embedding_size": 8, "relation_size": 4, "epochs": 6, "batch_size": 16},
