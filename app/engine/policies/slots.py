@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Indices = NDArray[np.int64]
+NOWHERE = -1
+"""The column of an item that is no candidate."""
 
 
 class Base(Protocol):
@@ -91,7 +93,6 @@ class Drawn:
     def __init__(self, items: Indices, draws: NDArray[np.float32], places: int) -> None:
         """`draws` is (places + samples, m), m ≥ places, for the m items; the first `places` are the places' own."""
         self._items = items
-        self._column = dict(zip(items.tolist(), range(len(items)), strict=True))
         self._own = draws[:places].copy()
         self._place = 0
         # Of each draw no more than its best `places` can matter: fewer are taken before the last place is filled.
@@ -99,7 +100,7 @@ class Drawn:
         self._at = np.zeros(len(self._pool), np.int64)
         self._first = self._pool[:, 0].copy()  # (samples,) column of each draw's best that is not taken
         self._gone = np.zeros(len(items), bool)
-        self._next: int | None = None  # what the place's own draw says, once somebody has asked
+        self._next: int | None = None  # column that the place's own draw says, once somebody has asked
 
     @property
     def samples(self) -> int | None:
@@ -114,21 +115,20 @@ class Drawn:
     def next(self) -> int:
         """The best item of the place's own draw."""
         if self._next is None:
-            self._next = int(self._items[self._own[self._place].argmax()])
-        return self._next
+            self._next = int(self._own[self._place].argmax())
+        return int(self._items[self._next])
 
     def probability(self, item: int) -> float:
         """The estimate for that item at the next place."""
-        column = self._column.get(item, -1)
-        hits = np.count_nonzero(self._first == column) + (self.next() == item)
+        hits = np.count_nonzero(self._first == self._column(item)) + (self.next() == item)
         return float(hits) / (len(self._pool) + 1)
 
     def take(self, item: int) -> None:
         """Leave it out of all draws from now on."""
+        column = self._column(item)
         self._place += 1
         self._next = None
-        column = self._column.get(item)
-        if column is None or self._place == len(self._own):
+        if column == NOWHERE or self._place == len(self._own):
             return
         self._own[self._place :, column] = -np.inf
         if not len(self._pool):
@@ -139,6 +139,13 @@ class Drawn:
             self._at[stale] += 1
             self._first[stale] = self._pool[stale, self._at[stale]]
             stale = stale[self._gone[self._first[stale]]]
+
+    def _column(self, item: int) -> int:
+        """Where an item is among the candidates: mostly the one that the place's own draw says."""
+        if self._next is not None and self._items[self._next] == item:
+            return self._next
+        found = np.flatnonzero(self._items == item)
+        return int(found[0]) if len(found) else NOWHERE
 
 
 def _best(draws: NDArray[np.float32], k: int) -> Indices:
