@@ -67,7 +67,8 @@ def times_table(timings: Timings) -> Table:
         for name, t in timings.rows.items()
     ]
     caption = (
-        f"Fit in seconds; µs to adapt to a user and score the catalogue. {timings.device}, {timings.threads} thread."
+        f"Fit in seconds; µs to adapt to a user and score the catalogue. {timings.device}, {timings.threads} thread. "
+        "Other work on the machine makes them longer: compare the rows of one table, not tables."
     )
     return Table("Times", caption, ["", "training, s", "scoring, µs a user"], rows)
 
