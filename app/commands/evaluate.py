@@ -88,6 +88,7 @@ def evaluate_command(
     from models.evaluation.tables import tables
     from models.recipes import RecipeError
     from models.registry import RECOMMENDERS
+    from models.training.domains import TransferSettings
 
     plan_options: dict[str, Any] = {
         "blend": _names(blend),
@@ -126,7 +127,8 @@ def evaluate_command(
         with progress_bars() as progress:
             found = read(data, progress)
             several = len(found.schema.domains) > 1
-            every = [name for name, kind in RECOMMENDERS.items() if several or kind.role != "transfer"]
+            carrying = {name for name, kind in RECOMMENDERS.items() if issubclass(kind.Config, TransferSettings)}
+            every = [name for name in RECOMMENDERS if several or name not in carrying]
             plan_options["recommenders"] = _names(recommenders) or every
             evaluation = evaluate(
                 found,
