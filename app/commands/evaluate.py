@@ -87,8 +87,6 @@ def evaluate_command(
     from models.evaluation.served import ServedError
     from models.evaluation.tables import tables
     from models.recipes import RecipeError
-    from models.registry import RECOMMENDERS
-    from models.training.domains import TransferSettings
 
     plan_options: dict[str, Any] = {
         "blend": _names(blend),
@@ -126,10 +124,7 @@ def evaluate_command(
         plan_options |= {"betas": _shares(beta, "--beta"), "hidden": _shares(hidden, "--hidden")}
         with progress_bars() as progress:
             found = read(data, progress)
-            several = len(found.schema.domains) > 1
-            carrying = {name for name, kind in RECOMMENDERS.items() if issubclass(kind.Config, TransferSettings)}
-            every = [name for name in RECOMMENDERS if several or name not in carrying]
-            plan_options["recommenders"] = _names(recommenders) or every
+            plan_options["recommenders"] = _names(recommenders) or usable(len(found.schema.domains))
             evaluation = evaluate(
                 found,
                 Plan(protocol=protocol, settings=settings, command=_command(said, assignments or []), **plan_options),
@@ -209,6 +204,15 @@ def results_command(
     except (OSError, ValueError) as error:
         raise fail(str(error)) from error
     show(f"{out} is made of {reports}")
+
+
+def usable(n_domains: int) -> list[str]:
+    """The recommenders that can learn from so many domains: of one, none that carries from another."""
+    from models.registry import RECOMMENDERS
+    from models.training.domains import TransferSettings
+
+    carrying = {name for name, kind in RECOMMENDERS.items() if issubclass(kind.Config, TransferSettings)}
+    return [name for name in RECOMMENDERS if n_domains > 1 or name not in carrying]
 
 
 def _names(text: str) -> list[str]:

@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from app.commands.evaluate import _shares
+from app.commands.evaluate import _shares, usable
 from app.commands.train import TrainingError, check_domains, train_checkpoint, with_direction
 from models import checkpoint
 from models.evaluation.source_choice import rank_sources
 from models.recommender import FitOptions
+from models.registry import RECOMMENDERS
+from tests.laws.world import make_world
 from tests.models.tiny import tiny
 
 
@@ -68,3 +70,12 @@ def test_a_transfer_is_for_its_target_and_a_fit_on_one_domain_for_that_one(tmp_p
     assert {item.domain for item in checkpoint.load(apart.path).items} == {"books"}
     with pytest.raises(TrainingError, match="has no domain 'music', only films, books"):
         train_checkpoint("bias", {}, both, tmp_path, domain="music")
+
+
+def test_of_one_domain_nobody_is_asked_who_carries_from_another() -> None:
+    """Whatever role they have: such a recommender cannot even be made there."""
+    schema = make_world(1).data.schema
+    for name in usable(1):
+        kind = RECOMMENDERS[name]
+        kind(kind.Config(), schema)
+    assert usable(2) == list(RECOMMENDERS)
