@@ -3,6 +3,7 @@
     r_ui = mean_d + b_i + c_d w_u0 + v_i . w_u + e_ui,    e_ui ~ N(0, s_i² / weight_ui)
     w_u ~ N(A a_u, I)                                     attributes say what to expect of a user
     (b_i, v_i) ~ N(Γ_d f_i, Λ_d)                          content and popularity say what to expect of an item
+                                                          (content alone where it is new: `models.training.new_items`)
 
 Fitted by variational EM (`models.training.factor_em`; Lim and Teh, KDD Cup 2007; the content and attribute regressions
 are those of Agarwal and Chen, "Regression-based latent factor models", KDD 2009). Items keep their posterior
@@ -96,7 +97,6 @@ class Bayes(Recommender):
     content_weights: Tensor
     content_covariance: Tensor
     item_spread: Tensor
-    exposure_spread: Tensor
     choice_spread: Tensor
     choice_pull: Tensor
     typical_lift: Tensor
@@ -105,8 +105,8 @@ class Bayes(Recommender):
         super().__init__(config, schema)
         n_domains, size = len(schema.domains), 1 + config.n_factors
         n_attributes = 1 + (schema.user_attributes.width if config.attribute_prior else 0)
-        # Of an item: intercept, exposure, attributes, sentences.
-        n_features = 2 + schema.item_attributes.width + config.sentence_size if config.content_prior else 1
+        # Of an item: intercept, attributes, sentences.
+        n_features = 1 + schema.item_attributes.width + config.sentence_size if config.content_prior else 1
         self.size = size  # P: bias and factors, of a user and of an item
         self.sentences = SentenceProjection(config.sentence_size if config.content_prior else 0)
         self.register_buffer("domain_mean", torch.zeros(n_domains))
@@ -118,7 +118,6 @@ class Bayes(Recommender):
             "content_covariance", torch.zeros(n_domains, n_features, n_features)
         )  # of the bias, in units of Λ_00
         self.register_buffer("item_spread", torch.eye(size).repeat(n_domains, 1, 1))  # Λ
-        self.register_buffer("exposure_spread", torch.zeros(n_domains, size, size))  # of not knowing the exposure
         self.register_buffer("choice_spread", torch.zeros(n_domains, size, size))  # C
         self.register_buffer("choice_pull", torch.zeros(n_domains, size))  # C μ
         self.register_buffer("typical_lift", torch.zeros(n_domains, packed_size(size)))  # of a newcomer
@@ -189,10 +188,8 @@ class Bayes(Recommender):
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
         features = torch.cat([content.features.to(self.domain_mean), self.sentences(content.texts)], dim=1)
-        exposure = features.new_zeros(len(features), 1)  # that of the item behind a typical rating
-        design = with_intercept(torch.cat([exposure, features], dim=1))  # (n, 2 + F)
-        design = design[:, : self.content_weights.shape[1]]
-        covariance = pack(self.item_spread[domain] + self.exposure_spread[domain]).repeat(len(features), 1)
+        design = with_intercept(features)[:, : self.content_weights.shape[1]]  # (n, 1 + F)
+        covariance = pack(self.item_spread[domain]).repeat(len(features), 1)
         # What is not known of Γ matters for the bias; entry 0 of a packed matrix is the bias's variance.
         doubt = ((design @ self.content_covariance[domain]) * design).sum(1)  # (n,)
         covariance[:, 0] += doubt * self.item_spread[domain, 0, 0]
@@ -247,12 +244,11 @@ class Bayes(Recommender):
         lift = phi[:, :, None] * choices.vectors[:, None, :]
         lift = pack((lift + lift.mT) / 2)  # packed, (N, Q): its inner product with C_u is φ' C_u z
         counts = item_counts(data)
-        for d, prior in enumerate(em.item_priors):
+        for d in range(len(means)):
+            prior = em.new_items(d)
             self.content_weights[d].copy_(prior.weights)
             self.content_covariance[d].copy_(prior.covariance)
-            self.item_spread[d].copy_(prior.noise)
-            if self.config.content_prior:
-                self.exposure_spread[d].copy_(em.exposure_variance[d] * torch.outer(prior.weights[1], prior.weights[1]))
+            self.item_spread[d].copy_(prior.spread)
             popularity = (counts * (data.items.domain == d)).double()
             self.typical_lift[d].copy_(popularity @ lift / popularity.sum().clamp(min=1))
         columns = {
