@@ -10,7 +10,8 @@ an item, ratings to expect and preferences alike, in standard deviations over th
 neighbouring buckets are drawn together.
 
 Likelihood counts every item and a list only its beginning, so each part's weights are at last multiplied by what makes
-the lists of the same users best, one factor for all buckets.
+the lists of the same users best, one factor for all buckets; or set to a share of the others', for what tells of the
+many items that nobody will like need not be what tells of the few at the top.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ QUERY_SHARE = 0.2
 MAX_USERS = 300
 FACTORS = (1.0, 0.5, 2.0, 0.25, 4.0, 0.0)
 """What weights may be multiplied by for the sake of lists; of those that are as good the first is taken."""
+SHARES = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""What a part's weights may be set to, in sums of the others'."""
 LENGTH = 100
 """Of the lists that are judged."""
 SMOOTHNESS = 0.01
@@ -72,7 +75,7 @@ def fit_ranking(
     ]
     if not any(choices):
         return [None] * len(sizes)
-    weights = _fitted_to_lists(_solve(choices, len(parts)), choices)
+    weights = fitted_to_lists(_solve(choices, len(parts)), choices)
     return [[float(w) for w in np.round(row, 6)] for row in weights]
 
 
@@ -155,11 +158,14 @@ def _solve(choices: Sequence[Sequence[Choices]], n_parts: int) -> Floats:
     return np.asarray(found.x).reshape(len(choices), n_parts)
 
 
-def _fitted_to_lists(weights: Floats, choices: Sequence[Sequence[Choices]]) -> Floats:
-    """The weights with each part's column multiplied by the factor, of `FACTORS`, that gives the best lists."""
+def fitted_to_lists(weights: Floats, choices: Sequence[Sequence[Choices]]) -> Floats:
+    """The weights with each part's column multiplied by, or set to, what gives the best lists (`FACTORS`, `SHARES`)."""
     for part in range(weights.shape[1]):
-        tried = [weights * np.where(np.arange(weights.shape[1]) == part, factor, 1.0) for factor in FACTORS]
-        weights = max(tried, key=lambda scaled: _ndcg(scaled, choices))
+        own = np.arange(weights.shape[1]) == part
+        others = weights[:, ~own].sum(axis=1, keepdims=True)
+        tried = [weights * np.where(own, factor, 1.0) for factor in FACTORS]
+        tried += [np.where(own, share * others, weights) for share in SHARES]
+        weights = max(tried, key=lambda candidate: _ndcg(candidate, choices))
     return weights
 
 

@@ -2,9 +2,13 @@
 
 With f_ui = b_i + g_u · D_i, what the network says of user u and item i:
 
-    multinomial   likes of u are drawn from softmax_i(f_ui)                             (Liang et al., WWW 2018)
+    multinomial   likes of u are drawn with chances in proportion to exp(f_ui)          (Liang et al., WWW 2018)
     bernoulli     whether u likes i has the odds exp(f_ui); what u does not like is sampled
     gaussian      r_ui = mean_d + unit_d (b_i + b_u + g_u · D_i) + noise, of what u has rated
+
+Preferences are on the scale of chances, as those of linear autoencoders are, which regress on whether something is
+liked: there an item that will hardly be liked and one that will never be are next to each other, and lists that are
+mixed of several recommenders are about the items that somebody may like.
 """
 
 from abc import ABC, abstractmethod
@@ -21,6 +25,9 @@ from models.datasets.schema import Schema
 from models.recommender import Evidence, ItemTable, Scores
 from models.training.biases import BiasSettings, fit_biases, residuals, units
 from models.training.likes import Likes
+
+MOST = 60.0
+"""Of f where its exponential is taken: e^60 squared is a number still."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,7 @@ class Multinomial(Likelihood):
         return -(weights * log_softmax(said + bias, dim=1)).sum(dim=1)
 
     def scores(self, said: Tensor, own: Tensor, bias: Tensor, domain: Tensor) -> Scores:
-        return Scores(said + bias, kind="preference")
+        return Scores((said + bias).clamp(max=MOST).exp(), kind="preference")
 
 
 class Bernoulli(Multinomial):
@@ -118,6 +125,9 @@ class Bernoulli(Multinomial):
         share = (self.n_negatives * weights.sum(dim=1, keepdim=True) / n_others).clamp(max=1)
         negatives = others & (torch.rand_like(odds) < share)
         return (weights * softplus(-odds) + negatives * softplus(odds)).sum(dim=1)
+
+    def scores(self, said: Tensor, own: Tensor, bias: Tensor, domain: Tensor) -> Scores:
+        return Scores((said + bias).sigmoid(), kind="preference")
 
 
 class GaussianRatings(Likelihood):

@@ -17,7 +17,7 @@ from models.evaluation.exam import Exam, Group
 from models.evaluation.measure import measure
 from models.evaluation.predictors import Constant, MostPopular, Predictor
 from models.evaluation.protocols import PROTOCOLS, ProtocolOptions
-from models.evaluation.ranking_blend import fit_ranking
+from models.evaluation.ranking_blend import Choices, fit_ranking, fitted_to_lists
 from models.evaluation.run import EvaluationError, Plan, evaluate, trained_for
 from models.evaluation.served import ServedError, ServedPredictor, question_body
 from models.evaluation.sitting import Sitting
@@ -230,6 +230,13 @@ def test_lists_are_ordered_by_what_tells_what_is_liked_next(cinema: Dataset) -> 
         assert weights is not None
         assert weights[0] > 10 * weights[1]
         assert weights[0] > 0.3  # a softmax of log frequencies is the frequencies: one unit weighs 1
+
+
+def test_a_part_that_likelihood_has_no_use_for_may_yet_order_lists() -> None:
+    scores = torch.tensor([[[1.0, 0.0], [0.5, 3.0], [0.0, 0.0]]])  # (1 user, 3 items, 2 parts)
+    made = Choices(torch.tensor([0]), scores, liked=torch.tensor([[0.0, 1.0, 0.0]]))
+    first, second = fitted_to_lists(np.array([[1.0, 0.0]]), [[made]])[0]
+    assert 0.5 * first + 3 * second > first  # the liked one is before the other
 
 
 def service(asked: list[dict[str, Any]]) -> Any:
