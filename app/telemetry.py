@@ -30,6 +30,11 @@ QUEUE_LENGTH = Gauge("warmstart_queue_length", "Questions that wait for computat
 STATES = Counter("warmstart_user_states_total", "User states, by where they came from.", ["source"])
 FALLBACKS = Counter("warmstart_fallbacks_total", "Answers without any checkpoint.", ["domain"])
 RELOADS = Counter("warmstart_reloads_total", "Checkpoints taken into service, and those that could not be.", ["result"])
+BEHIND = Gauge(
+    "warmstart_checkpoints_behind",
+    "Domains and roles that a worker serves from another checkpoint than is wanted.",
+    multiprocess_mode="livesum",
+)
 WITHDRAWN = Counter("warmstart_withdrawn_total", "Checkpoints put out of service by the service itself.", ["reason"])
 REFUSED = Counter("warmstart_refused_total", "Requests refused because of too many others, by why.", ["reason"])
 CONCURRENCY_LIMIT = Gauge(

@@ -442,6 +442,16 @@ class AliveOut(Out):
     status: Literal["alive"]
 
 
+class LagOut(Out):
+    """A checkpoint that is wanted and not in service."""
+
+    domain: str
+    role: str
+    checkpoint: str
+    problem: str
+    """Type of the problem with it."""
+
+
 class ReadyOut(Out):
     """Requests will be answered."""
 
@@ -449,6 +459,8 @@ class ReadyOut(Out):
     domains: list[str]
     checkpoints: list[str]
     """Checkpoints in service."""
+    behind: list[LagOut]
+    """What is wanted and could not be taken into service by this worker, which goes on with what it had."""
 
 
 class TokenOut(Out):
@@ -465,9 +477,9 @@ class ActOut(Out):
 
     at: float
     key_id: str | None
-    """Of the key that asked; null for nobody who is known, and on the command line."""
+    """Of the key that asked; null for nobody who is known, on the command line, and for the service."""
     method: str
-    """`COMMAND` for what was done on the command line."""
+    """`COMMAND` for what was done on the command line, `SERVICE` for what the service did by itself."""
     route: str
     """The template, never what stood in its place."""
     request_id: str | None

@@ -1,5 +1,7 @@
 """Is it alive, is it ready, what does it measure."""
 
+from dataclasses import asdict
+
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse, Response
@@ -26,7 +28,14 @@ async def readyz(here: Here) -> Response:
     if not here.ready:
         raise Problem("draining")
     now = await here.fresh()
-    return json_response({"status": "ready", "domains": sorted(now.domains), "checkpoints": sorted(now.served)})
+    return json_response(
+        {
+            "status": "ready",
+            "domains": sorted(now.domains),
+            "checkpoints": sorted(now.served),
+            "behind": [asdict(lag) for lag in here.following.behind],
+        }
+    )
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

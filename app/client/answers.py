@@ -442,6 +442,16 @@ class AliveOut(Answer):
     status: Literal["alive"]
 
 
+class LagOut(Answer):
+    """A checkpoint that is wanted and not in service."""
+
+    domain: str
+    role: str
+    checkpoint: str
+    problem: str
+    """Type of the problem with it."""
+
+
 class ReadyOut(Answer):
     """Requests will be answered."""
 
@@ -449,6 +459,8 @@ class ReadyOut(Answer):
     domains: list[str]
     checkpoints: list[str]
     """Checkpoints in service."""
+    behind: list[LagOut] = []
+    """What is wanted and could not be taken into service by this worker, which goes on with what it had."""
 
 
 class TokenOut(Answer):
@@ -465,9 +477,9 @@ class ActOut(Answer):
 
     at: float
     key_id: str | None
-    """Of the key that asked; null for nobody who is known, and on the command line."""
+    """Of the key that asked; null for nobody who is known, on the command line, and for the service."""
     method: str
-    """`COMMAND` for what was done on the command line."""
+    """`COMMAND` for what was done on the command line, `SERVICE` for what the service did by itself."""
     route: str
     """The template, never what stood in its place."""
     request_id: str | None

@@ -41,6 +41,19 @@ class Snapshot:
     deployed: Deployed = field(default_factory=dict)
     domains: Mapping[str, ServedDomain] = field(default_factory=dict)
 
+    def serves(self, domain: str, role: Role, name: str, digest: str | None) -> bool:
+        """Whether that checkpoint, with that digest, is in service there."""
+        return self.deployed.get((domain, role)) == name and self.served[name].digest == digest
+
+
+def check_fit(served: Served, domain: str, role: Role) -> None:
+    """Raise CheckpointError (checkpoint-incompatible) for a checkpoint that cannot serve a domain in that role."""
+    if domain not in served.domains:
+        raise CheckpointError("checkpoint-incompatible", "The checkpoint was not trained on this domain.")
+    if served.recommender.kind == "preference" and role != "ranking":
+        told = "The checkpoint puts items in order and predicts no ratings: its only role is ranking."
+        raise CheckpointError("checkpoint-incompatible", told)
+
 
 class Runtime:
     """The engine's state in one process. Changed by one task at a time, read by any number."""
@@ -53,12 +66,17 @@ class Runtime:
         self.now = Snapshot()
         self._counts: dict[str, NDArray[np.float64]] = {}
 
-    def load(self, name: str) -> Served:
-        """Read and verify a checkpoint. Raises checkpoint.CheckpointError. Takes time: call it in a thread."""
+    def load(self, name: str, digest: str | None = None) -> Served:
+        """Read and verify a checkpoint, the one with that digest where one is given. Takes time: call it in a thread.
+
+        Raises checkpoint.CheckpointError.
+        """
         size = sum(file.stat().st_size for file in (self.checkpoint_dir / name).glob("*"))
         if size > self.max_bytes:
             raise CheckpointError("checkpoint-too-large", f"{size} bytes; no more than {self.max_bytes} are loaded")
         loaded = checkpoint.load(self.checkpoint_dir / name, self.device)
+        if digest not in (None, loaded.digest):
+            raise CheckpointError("checkpoint-digest-mismatch", "another checkpoint has been put under that name")
         return Served.of(name, loaded)
 
     def follow(self, revision: int, domains: Sequence[Domain], changed: Sequence[CatalogueItem]) -> None:
@@ -66,23 +84,41 @@ class Runtime:
         now = self.now
         catalogue, positions = now.catalogue.followed(revision, domains, changed)
         served = {name: one.following(catalogue, positions) for name, one in now.served.items()}
-        self._swap(catalogue, served, now.deployed)
+        self.put(self._snapshot(catalogue, served, now.deployed))
 
     def deploy(self, deployed: Deployed, loaded: Mapping[str, Served]) -> None:
         """Put checkpoints into service: `deployed` says what is wanted, `loaded` has those not yet in service."""
+        self.put(self.prepared(deployed, loaded))
+
+    def prepared(self, deployed: Deployed, loaded: Mapping[str, Served]) -> Snapshot:
+        """What `put` takes into service, all of it made; the domains whose checkpoints change have practised."""
         now = self.now
         every = range(len(now.catalogue.items))
         fresh = {name: one.following(now.catalogue, every) for name, one in loaded.items()}
         served = {name: fresh.get(name) or now.served[name] for name in deployed.values()}
-        self._swap(now.catalogue, served, deployed)
+        made = self._snapshot(now.catalogue, served, deployed)
+        for domain in {domain for (domain, _), name in deployed.items() if name in fresh}:
+            practise(made.domains[domain])
+        return made
+
+    def put(self, prepared: Snapshot) -> None:
+        """Take a prepared state into service. Nothing else may have changed since; nothing can go wrong any more."""
+        self.now = prepared
 
     def examine(self, domain: str, role: Role, candidate: Served) -> None:
         """Let a loaded checkpoint practise, and hold its answers against those of a second copy loaded for that.
 
-        Raises checkpoint.CheckpointError: checkpoint-unsteady and what `load` raises. Takes time, as loading does.
+        Raises checkpoint.CheckpointError: checkpoint-incompatible where it cannot serve the domain in that role,
+        checkpoint-unsteady, and what `load` raises. Takes time, as loading does.
         """
-        fresh = self.load(candidate.name)
-        examine(self.with_candidate(domain, role, candidate), self.with_candidate(domain, role, fresh), role)
+        check_fit(candidate, domain, role)
+        fresh = self.load(candidate.name, candidate.digest)
+        try:
+            examine(self.with_candidate(domain, role, candidate), self.with_candidate(domain, role, fresh), role)
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever it says, it cannot serve
+            raise CheckpointError("checkpoint-incompatible", f"it does not answer golden questions: {error}") from error
 
     def with_candidate(self, domain: str, role: Role, candidate: Served) -> ServedDomain:
         """The domain as it would be served with a checkpoint in a role. Nothing changes."""
@@ -130,9 +166,9 @@ class Runtime:
         for domain in self.now.domains.values():
             practise(domain)
 
-    def _swap(self, catalogue: Catalogue, served: Mapping[str, Served], deployed: Deployed) -> None:
+    def _snapshot(self, catalogue: Catalogue, served: Mapping[str, Served], deployed: Deployed) -> Snapshot:
         domains = {name: self._domain(catalogue, served, deployed, shelf) for name, shelf in catalogue.shelves.items()}
-        self.now = Snapshot(catalogue, served, deployed, domains)
+        return Snapshot(catalogue, served, deployed, domains)
 
     def _domain(
         self, catalogue: Catalogue, served: Mapping[str, Served], deployed: Deployed, shelf: Shelf

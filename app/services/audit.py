@@ -1,9 +1,12 @@
 """The record of admin acts. None is done without a row, and the row says what the caller was told."""
 
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import structlog
 
+from app.errors import told
 from app.services.installation import Installation
 from app.storage import audit
 from app.storage.database import Connection
@@ -42,6 +45,18 @@ async def end(installation: Installation, row: int, status: int, problem: str | 
         await installation.database.transact(work)
     except StorageUnavailable as failure:
         log.error("act_not_completed_on_record", row=row, status=status, reason=failure.reason)
+
+
+@asynccontextmanager
+async def of_the_service(installation: Installation, name: str) -> AsyncIterator[None]:
+    """The block is an act that nobody asked for; what it comes to is on record. Raises StorageUnavailable."""
+    row = await begin(installation, Act(audit.SERVICE, name))
+    try:
+        yield
+    except Exception as error:
+        await end(installation, row, *told(error))
+        raise
+    await end(installation, row, audit.DONE)
 
 
 async def page(installation: Installation, limit: int, cursor: int | None) -> tuple[list[RecordedAct], int | None]:

@@ -3,13 +3,17 @@
 import asyncio
 import re
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from app.engine.runtime import check_fit
 from app.engine.serving import Served
 from app.errors import Problem, invalid
+from app.services import audit
 from app.services.evaluation import Gate, Scope, Verdict, evaluate_log, pass_gate
 from app.services.installation import Installation
 from app.storage import catalogue, deployments, domains
@@ -24,6 +28,8 @@ from models.registry import RECOMMENDERS
 
 log = structlog.get_logger()
 
+CLAIM_SECONDS = 0.1
+"""Pause before another worker is asked again whether it is done."""
 CHECKPOINT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -49,44 +55,22 @@ class Done:
 
 
 class Deployments:
-    """Reloads of one worker: at most one at a time for a domain and role."""
+    """Reloads: at most one at a time for a domain and role, of all workers of the installation."""
 
     def __init__(self, installation: Installation) -> None:
         self.installation = installation
-        self._under_way: set[tuple[str, Role]] = set()
         installation.probation.withdraw = self.withdraw
 
     async def reload(self, domain: str, name: str, role: Role | None, gate: Gate | None = None) -> Done:
-        """Load, verify, warm and swap; the old checkpoint answers until then and goes on if anything is wrong.
+        """Load, verify, warm, commit and swap; the old checkpoint answers until then, and goes on if anything is wrong.
 
-        Raises Problem: invalid-checkpoint-id, checkpoint-*, validation-error, reload-in-progress; with a gate
-        too-few-samples, gate-not-passed.
+        Nothing is loaded where that checkpoint is in service already. Raises Problem: invalid-checkpoint-id,
+        checkpoint-*, validation-error, reload-in-progress; with a gate too-few-samples, gate-not-passed.
         """
         path = self._path(name)
         where = (domain, role or await self._default_role(path))
-        if where in self._under_way:
-            raise Problem("reload-in-progress")
-        self._under_way.add(where)
-        try:
-            served = await self._load(name)
-            _check_fit(served, *where)
-            await self._register(path)
-            await self.installation.fresh()
-            await self._examine(domain, where[1], served)
-            if gate is not None:
-                await pass_gate(self.installation, domain, where[1], served, gate)
-            previous = self.installation.runtime.now.deployed.get(where)
-
-            async def work(connection: Connection) -> None:
-                key = self.installation.domains[domain].key
-                await deployments.deploy(connection, key, where[1], name, served.digest, time.time())
-
-            await self.installation.database.transact(work)
-            await self.installation.follow_deployments({name: served})
-            RELOADS.labels("ok").inc()
-            return Done(domain, where[1], name, served.digest, previous)
-        finally:
-            self._under_way.discard(where)
+        async with self._alone(where):
+            return await self._deploy(where, name, gate=gate)
 
     async def evaluate(self, domain: str, scope: Scope, name: str | None, role: Role | None) -> Verdict:
         """What the log says of a domain, and of a checkpoint beside what is in service. Nothing changes.
@@ -106,31 +90,29 @@ class Deployments:
         snapshot = await self.installation.fresh()
         if domain not in snapshot.domains:
             raise invalid("/domain", "no domain has that name")
-        key = self.installation.domains[domain].key
-        async with self.installation.database.read() as connection:
-            earlier = await deployments.earlier(connection, key, role)
-        if earlier is None or earlier.checkpoint is None:
-            raise Problem("nothing-to-roll-back")
-        return await self.reload(domain, earlier.checkpoint, role)
+        async with self._alone((domain, role)):
+            return await self._back((domain, role))
 
     async def withdraw(self, domain: str, role: Role, name: str) -> bool:
         """Put back what was in service before a checkpoint that does badly; whether that was done.
 
         Not where it is in service no more, nor where it came back itself because the one before it did badly: then
-        there is nothing better.
+        there is nothing better. It is on record as an act of the service.
         """
         key = self.installation.domains[domain].key
-        async with self.installation.database.read() as connection:
-            decisions = [d for d in await deployments.history(connection, key) if d.role == role]
-        names = [decision.checkpoint for decision in decisions]
-        if names[:1] != [name]:
-            return False
-        if names[2:3] == [name]:
-            lasted = decisions[0].created_at - decisions[1].created_at
-            if lasted < self.installation.settings.probation_seconds:
+        async with self._alone((domain, role), patient=True):
+            async with self.installation.database.read() as connection:
+                decisions = [d for d in await deployments.history(connection, key) if d.role == role]
+            names = [decision.checkpoint for decision in decisions]
+            if names[:1] != [name]:
                 return False
-        await self.rollback(domain, role)
-        return True
+            if names[2:3] == [name]:
+                lasted = decisions[0].created_at - decisions[1].created_at
+                if lasted < self.installation.settings.probation_seconds:
+                    return False
+            async with audit.of_the_service(self.installation, f"checkpoints withdraw {name}"):
+                await self._back((domain, role))
+            return True
 
     async def adopt(self) -> None:
         """Deploy the newest checkpoint that loads, for each domain and role that nobody has decided about yet."""
@@ -143,15 +125,94 @@ class Deployments:
         for _, name, card in newest_first:
             for domain in card.targets:
                 candidates.setdefault((domain, usual_role(card)), []).append(name)
-        for (domain, role), names in sorted(candidates.items()):
-            if await self._decided(domain, role):
-                continue
-            for name in names:
-                try:
-                    await self.reload(domain, name, role)
-                    break
-                except Problem as problem:
-                    log.warning("checkpoint_not_adopted", checkpoint=name, reason=problem.slug)
+        for where, names in sorted(candidates.items()):
+            if not await self._decided(*where):
+                async with self._alone(where, patient=True):  # another worker that starts may be doing the same
+                    await self._adopt(where, names)
+        await installation.following.follow()
+
+    async def _adopt(self, where: tuple[str, Role], names: Sequence[str]) -> None:
+        """Deploy the first of the checkpoints that loads, unless somebody has decided meanwhile."""
+        if await self._decided(*where):
+            return
+        for name in names:
+            try:
+                await self._deploy(where, name)
+                return
+            except Problem as problem:
+                log.warning("checkpoint_not_adopted", checkpoint=name, reason=problem.slug)
+
+    async def _deploy(
+        self, where: tuple[str, Role], name: str, *, digest: str | None = None, gate: Gate | None = None
+    ) -> Done:
+        """Take a checkpoint, the one with that digest where one is given, through every gate and into service.
+
+        For whoever has the claim on the place.
+        """
+        domain, role = where
+        path = self._path(name)
+        if gate is None and (there := await self._in_service(where, name, path)) is not None:
+            return there
+        served = await self._load(name, digest)
+        _check_fit(served, domain, role)
+        await self._register(path)
+        await self.installation.fresh()
+        await self._check_name(where, served)
+        await self._examine(domain, role, served)
+        if gate is not None:
+            await pass_gate(self.installation, domain, role, served, gate)
+        previous = self.installation.runtime.now.deployed.get(where)
+        await self.installation.following.put(domain, role, served)
+        return Done(domain, role, name, served.digest, previous)
+
+    async def _back(self, where: tuple[str, Role]) -> Done:
+        """Deploy what was in service before, if it is still what it was. Raises Problem: nothing-to-roll-back, …"""
+        key = self.installation.domains[where[0]].key
+        async with self.installation.database.read() as connection:
+            earlier = await deployments.earlier(connection, key, where[1])
+        if earlier is None or earlier.checkpoint is None:
+            raise Problem("nothing-to-roll-back")
+        return await self._deploy(where, earlier.checkpoint, digest=earlier.digest)
+
+    async def _in_service(self, where: tuple[str, Role], name: str, path: Path) -> Done | None:
+        """What a deployment that changes nothing has done: the checkpoint, as it is on disk, is wanted and served."""
+        async with self.installation.database.read() as connection:
+            wanted = {(row.domain, row.role): row for row in await deployments.wanted(connection)}.get(where)
+        if wanted is None or wanted.checkpoint != name:
+            return None
+        try:
+            if await asyncio.to_thread(checkpoint.verify, path) != wanted.digest:
+                return None
+        except CheckpointError:  # which loading it will tell
+            return None
+        await self.installation.following.follow()
+        if not self.installation.runtime.now.serves(*where, name, wanted.digest):
+            return None
+        return Done(*where, name, wanted.digest, name)
+
+    async def _check_name(self, where: tuple[str, Role], served: Served) -> None:
+        """Raise Problem (checkpoint-digest-mismatch) where the name stands for another checkpoint in another place."""
+        async with self.installation.database.read() as connection:
+            rows = await deployments.wanted(connection)
+        if any(
+            row.checkpoint == served.name and row.digest != served.digest and (row.domain, row.role) != where
+            for row in rows
+        ):
+            detail = "Another checkpoint is in service under that name: save this one under a name of its own."
+            raise Problem("checkpoint-digest-mismatch", detail)
+
+    @asynccontextmanager
+    async def _alone(self, where: tuple[str, Role], *, patient: bool = False) -> AsyncIterator[None]:
+        """Decide about a place while no worker else does; wait for that where `patient`, else raise Problem
+        (reload-in-progress)."""
+        while True:
+            async with self.installation.database.claim(f"deployment {where[1]} {where[0]}") as ours:
+                if ours:
+                    yield
+                    return
+            if not patient:
+                raise Problem("reload-in-progress")
+            await asyncio.sleep(CLAIM_SECONDS)
 
     async def _decided(self, domain: str, role: Role) -> bool:
         """Whether somebody has ever said what should be served there."""
@@ -185,9 +246,9 @@ class Deployments:
             raise Problem("checkpoint-incompatible", "This version does not know the checkpoint's recommender.")
         return usual_role(card)
 
-    async def _load(self, name: str) -> Served:
+    async def _load(self, name: str, digest: str | None = None) -> Served:
         try:
-            return await asyncio.to_thread(self.installation.runtime.load, name)
+            return await asyncio.to_thread(self.installation.runtime.load, name, digest)
         except CheckpointError as error:
             raise _refused(name, error) from error
 
@@ -229,11 +290,10 @@ def _refused(name: str, error: CheckpointError) -> Problem:
 
 def _check_fit(served: Served, domain: str, role: Role) -> None:
     """Raise Problem (checkpoint-incompatible) for a checkpoint that cannot serve a domain in that role."""
-    if domain not in served.domains:
-        raise Problem("checkpoint-incompatible", "The checkpoint was not trained on this domain.")
-    if served.recommender.kind == "preference" and role != "ranking":
-        detail = "The checkpoint puts items in order and predicts no ratings: its only role is ranking."
-        raise Problem("checkpoint-incompatible", detail)
+    try:
+        check_fit(served, domain, role)
+    except CheckpointError as error:
+        raise Problem(error.reason, str(error)) from error
 
 
 def usual_role(card: Card) -> Role:

@@ -6,9 +6,8 @@ the next request here.
 """
 
 import asyncio
-import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
@@ -20,30 +19,24 @@ from app.cache import MemoryCache, RedisCache, UserStateCache
 from app.engine.batching import Batcher, settle
 from app.engine.catalogue import CatalogueItem
 from app.engine.runtime import Runtime, Snapshot
-from app.engine.serving import Served
 from app.services import access
 from app.services.access import Keyring
 from app.services.coalesce import Coalescer
 from app.services.exploration import Policies
 from app.services.flights import Flights
+from app.services.following import Following
 from app.services.learning import Learner
 from app.services.limits import RateLimiter
 from app.services.probation import Probation
 from app.settings import Settings
-from app.storage import catalogue, deployments, digests, domains, erasures, interactions, revisions, slates
+from app.storage import catalogue, digests, domains, erasures, interactions, revisions, slates
 from app.storage.database import Connection, Database
 from app.storage.digests import Digests
 from app.storage.errors import EventConflict, StorageUnavailable, UserErasing
 from app.storage.records import Added, NewInteraction, NewSlate, Revisions, StoredDomain
-from app.telemetry import RELOADS
-from models.checkpoint import CheckpointError
 from models.datasets.schema import Domain
-from models.recommender import Role
 
 log = structlog.get_logger()
-
-RETRY_LOAD_SECONDS = 5.0
-"""Pause before a wanted checkpoint that could not be loaded is tried again."""
 
 CATCH_UP_SECONDS = 30.0
 """Time that a start takes at most to learn what came in about items; the rest is learnt while it serves."""
@@ -88,23 +81,21 @@ class Installation:
         self.flights: Flights[Any] = Flights()
         """States of users that are being made, with the evidence they are made from; see `app.services.evidence`."""
         self.probation = Probation(settings.probation_seconds, settings.probation_slower)
-        self._following: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self.add_batch: Coalescer[Batch, Stored] = Coalescer(self._add_batches, MAX_BATCHES)
         self._watch = revisions.Watch(database)
         self._revisions: Coalescer[None, Revisions] = Coalescer(self._read_revisions)
-        self._change = asyncio.Lock()
-        self._deploying = asyncio.Lock()
-        self._deployments = -1
+        self.change = asyncio.Lock()
+        """Held by whoever changes the engine's state."""
+        self.following = Following(self)
         self.policies = Policies(self)
         self._exploration = -1
         self._keyring = Keyring()
         self._erasures = 0
         self._retired_to = 0
         self.limiter = RateLimiter(settings.redis_url, f"warmstart:{number:x}")
-        self._retry_at = math.inf
-        self._reloading: asyncio.Task[None] | None = None
         self._counted_at: dict[str, float] = {}
-        self.learner = Learner(database, self.runtime, settings, self._change, self.fresh, number)
+        self.learner = Learner(database, self.runtime, settings, self.change, self.fresh, number)
 
     @classmethod
     async def open(cls, settings: Settings) -> Self:
@@ -135,7 +126,7 @@ class Installation:
         made._retired_to = retired_to  # a cache that is empty need not forget
         made.batcher.start()
         await made.fresh()
-        await made.follow_deployments()
+        await made.following.follow()
         return made
 
     async def warm_up(self) -> None:
@@ -143,7 +134,7 @@ class Installation:
         await self.learner.catch_up(CATCH_UP_SECONDS)
         await asyncio.to_thread(settle, self.runtime.warm_up)
         self.learner.start()
-        self._following = asyncio.create_task(self._follow())
+        self._looking = asyncio.create_task(self._look())
         self.ready = True
 
     def leave(self) -> None:
@@ -153,9 +144,9 @@ class Installation:
     async def close(self) -> None:
         """Finish what is under way and let go of everything."""
         self.ready = False
-        for task in (self._following, self._reloading):
-            if task is not None:
-                task.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+        await self.following.close()
         await self.probation.close()
         await self.learner.close()
         await asyncio.to_thread(self.batcher.close)
@@ -173,19 +164,14 @@ class Installation:
         A reload by another worker is the exception: it is loaded in the background while the old checkpoint answers.
         """
         seen = (ASKED.get() if as_asked else None) or await self._revisions(None)
-        if seen.catalogue != self.runtime.now.catalogue.revision:
-            async with self._change:
-                if seen.catalogue > self.runtime.now.catalogue.revision:
-                    await self._follow_catalogue()
+        await self.follow_catalogue(seen.catalogue)
         if seen.exploration != self._exploration:
             await self.policies.follow()
             self._exploration = max(seen.exploration, self._exploration)
         if seen.erasures != self._erasures:
             await self._follow_erasures()
             self._erasures = max(seen.erasures, self._erasures)
-        due = seen.deployments != self._deployments or asyncio.get_running_loop().time() > self._retry_at
-        if due and (self._reloading is None or self._reloading.done()):
-            self._reloading = asyncio.create_task(self.follow_deployments())
+        self.following.look(seen.deployments)
         return self.runtime.now
 
     async def keyring(self) -> Keyring:
@@ -201,42 +187,12 @@ class Installation:
                 self._keyring = read
         return self._keyring, seen
 
-    async def follow_deployments(self, staged: Mapping[str, Served] | None = None) -> None:
-        """Serve what storage says is wanted; `staged` has checkpoints that are loaded already.
-
-        A checkpoint that cannot be loaded leaves the one in service there, and is tried again after a while.
-        """
-        async with self._deploying:
-            async with self.database.read(snapshot=True) as connection:
-                seen = await revisions.read(connection)
-                rows = await deployments.wanted(connection)
-            loaded = dict(staged or {})
-            wanted: dict[tuple[str, Role], str] = {}
-            failed = False
-            for row in rows:
-                where = (row.domain, _role(row.role))
-                current = self.runtime.now.served.get(row.checkpoint)
-                try:
-                    if row.checkpoint not in loaded and (current is None or current.digest != row.digest):
-                        loaded[row.checkpoint] = await asyncio.to_thread(self.runtime.load, row.checkpoint)
-                        RELOADS.labels("ok").inc()
-                    wanted[where] = row.checkpoint
-                except CheckpointError as error:
-                    failed = True
-                    RELOADS.labels("failed").inc()
-                    log.error("checkpoint_not_loaded", checkpoint=row.checkpoint, reason=error.reason, error=str(error))
-                    if where in self.runtime.now.deployed:
-                        wanted[where] = self.runtime.now.deployed[where]
-            before = self.runtime.now.deployed
-            async with self._change:
-                await asyncio.to_thread(self.runtime.deploy, wanted, loaded)
-            for (domain, role), name in wanted.items():
-                if before.get((domain, role), name) != name:
-                    self.probation.begin(domain, role, name)
-            if loaded:
-                self.learner.renew()
-            self._deployments = seen.deployments
-            self._retry_at = asyncio.get_running_loop().time() + RETRY_LOAD_SECONDS if failed else math.inf
+    async def follow_catalogue(self, revision: int) -> None:
+        """Have the engine know domains and items as of that revision, at least."""
+        if revision > self.runtime.now.catalogue.revision:
+            async with self.change:
+                if revision > self.runtime.now.catalogue.revision:
+                    await self._follow_catalogue()
 
     async def refresh_counts(self, domain: str) -> Snapshot:
         """Read the live counts of a domain without checkpoints again, unless that was done a moment ago."""
@@ -246,7 +202,7 @@ class Installation:
         self._counted_at[domain] = clock
         async with self.database.read() as connection:
             counted = await catalogue.counts(connection, self.domains[domain].key)
-        async with self._change:
+        async with self.change:
             whole = self.runtime.now.catalogue
             counts = np.zeros((len(whole.shelves[domain].items), 3))
             for row in counted:
@@ -262,7 +218,7 @@ class Installation:
         self.cache.retire(erasure.user_key for erasure in found)
         self._retired_to = max([self._retired_to, *(erasure.key for erasure in found)])
 
-    async def _follow(self) -> None:
+    async def _look(self) -> None:
         """Look for what others have acknowledged even where no requests come."""
         while True:
             await asyncio.sleep(self.settings.follow_seconds)
@@ -321,9 +277,3 @@ class Installation:
         ]
         await asyncio.to_thread(self.runtime.follow, seen.catalogue, specs, items)
         self.learner.again(item.key for item in items)
-
-
-def _role(name: str) -> Role:
-    """The role of that name; storage holds no other names."""
-    role: Role = name  # type: ignore[assignment]
-    return role

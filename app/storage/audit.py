@@ -16,6 +16,8 @@ _PRUNE = delete(_AUDIT).where(_AUDIT.c.key.in_(_OLD)).returning(_AUDIT.c.key)
 
 COMMAND = "COMMAND"
 """Stands for the method of what was done on the command line; `DONE` for its status."""
+SERVICE = "SERVICE"
+"""The same for what the service did by itself."""
 DONE = 200
 NEWEST = 2**62
 """Comes after every key."""

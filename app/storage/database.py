@@ -19,7 +19,7 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.storage import engines, migrate
+from app.storage import claims, engines, migrate
 from app.storage.errors import StorageUnavailable, UnsafeDatabase
 from app.storage.failures import connected, translated
 
@@ -40,6 +40,7 @@ class Database:
     def __init__(self, reader: AsyncEngine, writer: AsyncEngine, lock_timeout: float) -> None:
         self._reader = reader
         self._writer = writer
+        self._claiming = engines.unpooled(writer)
         self._lock_timeout = lock_timeout
         self._turns = asyncio.Lock() if self.is_sqlite else None
 
@@ -145,6 +146,19 @@ class Database:
                 await _to_its_end(_executed(driver, statements, rows))
             finally:
                 await connection.close()
+
+    @asynccontextmanager
+    async def claim(self, name: str) -> AsyncIterator[bool]:
+        """Whether no other process on this database has claimed the name, which then is ours while the block lasts.
+
+        Nobody waits, and a process that is killed has let go. Raises StorageUnavailable.
+        """
+        if self.is_sqlite:
+            with claims.beside_file(self.file, name) as ours:
+                yield ours
+        else:
+            async with claims.on_server(self._claiming, name) as ours:
+                yield ours
 
     async def upgrade(self) -> None:
         """Bring the tables up to date. Safe when several workers start together: one migrates, the others wait."""

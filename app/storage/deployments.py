@@ -29,14 +29,15 @@ _OF_ROLE = _NAMED.where(
 
 async def deploy(
     connection: AsyncConnection, domain_key: int, role: str, checkpoint: str, digest: str, now: float
-) -> None:
-    """Serve a role of a domain from this checkpoint."""
-    await revisions.advance(connection, "deployments")
+) -> int:
+    """Serve a role of a domain from this checkpoint; the revision of that decision."""
+    revision = await revisions.advance(connection, "deployments")
     await connection.execute(
         insert(_DEPLOYMENTS).values(
             domain_key=domain_key, role=role, checkpoint=checkpoint, digest=digest, created_at=microseconds(now)
         )
     )
+    return revision
 
 
 async def earlier(connection: AsyncConnection, domain_key: int, role: str) -> Deployment | None:

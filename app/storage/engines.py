@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -96,6 +96,17 @@ def postgres(url: URL, pool_size: int, statement_timeout: float, lock_timeout: f
     )
     _check_before_use(engine)
     return engine
+
+
+def unpooled(engine: AsyncEngine) -> AsyncEngine:
+    """Another engine for the same database, whose connections are made for whoever takes one and end with that; each
+    statement commits by itself."""
+    return _engine(
+        engine.url,
+        poolclass=NullPool,
+        isolation_level="AUTOCOMMIT",
+        connect_args={} if engine.dialect.name == "sqlite" else {"timeout": CONNECT_TIMEOUT_SECONDS},
+    )
 
 
 async def enter_wal_mode(url: URL, wait: float) -> None:

@@ -304,13 +304,13 @@ class Deployment:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """Something that was asked of an admin route."""
+    """Something that was asked of an admin route, or done on the command line or by the service itself."""
 
     method: str
     route: str
     """The template, never what stood in its place."""
     key_id: str | None = None
-    """Of the key that asked; None for nobody who is known, and on the command line."""
+    """Of the key that asked; None for nobody who is known, on the command line, and for the service."""
     request_id: str | None = None
     """As in the answer and in the log."""
 
