@@ -22,8 +22,10 @@ from app.security import Caller
 from app.services.once import Done
 
 MAX_DEPTH = 32
-_MAYBE_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
-"""Bytes that may be a number beyond the largest float; a hit is looked at more closely."""
+_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
+_MAYBE_HUGE = (b"0e000", b"0e+000", b"0" * 309)
+"""What a number beyond the largest float has in it, once its digits are made alike; a hit is looked at more closely.
+A regular expression for the same takes as long as all the rest of reading a batch."""
 
 
 def parse_json(body: bytes) -> Any:
@@ -41,7 +43,8 @@ def parse_json(body: bytes) -> Any:
         raise Problem("malformed-json", _position(str(error))) from None
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH:
         _check_depth(value, 1)
-    if _MAYBE_HUGE.search(body):
+    alike = body.translate(_ALIKE)
+    if any(sign in alike for sign in _MAYBE_HUGE):
         _check_numbers(value)
     return value
 

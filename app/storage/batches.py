@@ -8,7 +8,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import orjson
-from sqlalchemy import JSON, Boolean, ColumnElement, Dialect, Row, Table, Text, bindparam, cast, func, select
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    ColumnElement,
+    Dialect,
+    Row,
+    Table,
+    TableValuedAlias,
+    Text,
+    bindparam,
+    cast,
+    column,
+    func,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
@@ -72,6 +86,32 @@ def _among_on_sqlite(element: _Among, compiler: SQLCompiler, **options: Any) -> 
     return (
         f"{compiler.process(column, **options)} IN (SELECT value FROM json_each({compiler.process(values, **options)}))"
     )
+
+
+class Each(FunctionElement[Any]):
+    """The values of the named parameter, a list, as a table to join: `.c.value`."""
+
+    name = "each"
+    inherit_cache = True
+
+    def __init__(self, parameter: str, of: TypeEngine[Any]) -> None:
+        super().__init__(bindparam(parameter, type_=Values(of)))
+        self.of = of
+
+    @classmethod
+    def table(cls, parameter: str, of: TypeEngine[Any]) -> TableValuedAlias:
+        """It, under the one name that makes its column `value` on both databases."""
+        return cls(parameter, of).table_valued(column("value", of)).alias("value")
+
+
+@compiles(Each, "postgresql")
+def _each_on_postgres(element: Each, compiler: SQLCompiler, **options: Any) -> str:
+    return f"unnest({compiler.process(element.clauses, **options)})"
+
+
+@compiles(Each, "sqlite")
+def _each_on_sqlite(element: Each, compiler: SQLCompiler, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
 
 
 class BulkInsert:

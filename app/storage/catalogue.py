@@ -12,7 +12,7 @@ from sqlalchemy import Row, and_, bindparam, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import revisions, tables
-from app.storage.batches import BulkInsert, among, portions
+from app.storage.batches import BulkInsert, Each, portions
 from app.storage.records import ItemCounts, NewItem, StoredItem, Written
 
 _ITEMS = tables.items
@@ -39,8 +39,11 @@ def _filled_in(insert: Any) -> Any:
 _PUT = BulkInsert(_ITEMS, _COLUMNS, _replaced)
 _FILL_IN = BulkInsert(_ITEMS, _COLUMNS, _filled_in, returning=["key"])
 _ADD = BulkInsert(_ITEMS, _COLUMNS, lambda insert: insert.on_conflict_do_nothing(index_elements=_IDENTITY))
-_EXISTING = select(_ITEMS.c.item_id, _ITEMS.c.key, _bare(_ITEMS.c).label("bare"), _ITEMS.c.deleted).where(
-    _ITEMS.c.domain_key == bindparam("domain_key"), among(_ITEMS.c.item_id, "item_ids")
+_WANTED = Each.table("item_ids", _ITEMS.c.item_id.type)
+# A join looks up both columns in the index of their pair. Of items `among` the ids Postgres, while it has no statistics
+# yet, expects few enough in the domain to read them all.
+_EXISTING = select(_ITEMS.c.item_id, _ITEMS.c.key, _bare(_ITEMS.c).label("bare"), _ITEMS.c.deleted).select_from(
+    _WANTED.join(_ITEMS, and_(_ITEMS.c.domain_key == bindparam("domain_key"), _ITEMS.c.item_id == _WANTED.c.value))
 )
 _SINCE = select(_ITEMS).where(_ITEMS.c.revision > bindparam("revision")).order_by(_ITEMS.c.revision)
 

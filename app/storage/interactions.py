@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import LargeBinary, Row, String, bindparam, cast, delete, null, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.storage import catalogue, item_events, rewards, tables, tombstones, users
+from app.storage import catalogue, engines, item_events, rewards, tables, tombstones, users
 from app.storage.batches import BulkInsert, among
 from app.storage.digests import Digests
 from app.storage.errors import EventConflict
@@ -72,6 +72,7 @@ async def add_many(
     A batch with a conflict is left out, and the others are stored. Raises UserErasing, and EventConflict where ids were
     taken by somebody else meanwhile: then each of several batches has to be tried by itself.
     """
+    await engines.plan_once(connection)
     interactions = [event for batch in batches for event in batch]
     digests = [None if event.event_id is None else content_digest(event) for event in interactions]
     event_ids = [event.event_id for event in interactions if event.event_id is not None]
