@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(3.0, ge=0)
     """Pause after SIGTERM in which `/readyz` says 503 and requests are still answered, before the listener closes. To
     be longer than the time between two looks of whatever distributes requests."""
+    keep_alive_seconds: int = Field(75, ge=1)
+    """Time after which the service closes a connection that nobody uses. To be longer than that of whatever distributes
+    requests, for a request that is sent while its connection closes gets no answer: nginx and most others keep one for
+    60 seconds."""
     max_history: int = Field(200, ge=1)
     """Interactions of a user, the newest ones, that count as evidence."""
     max_body_bytes: int = Field(1024 * 1024, ge=1024)

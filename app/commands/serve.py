@@ -166,6 +166,7 @@ def _run(settings: Settings) -> None:
             workers=settings.workers,
             log_level="warning",
             access_log=False,
+            timeout_keep_alive=settings.keep_alive_seconds,
             timeout_graceful_shutdown=10,
         )
 

@@ -1,21 +1,28 @@
 """A balancer as small as one can be: it sends requests by turns to the servers whose `/readyz` answers 200.
 
-It never sends a request twice, and keeps connections open between requests, as real ones do by default. What a server
-fails to answer comes back as 502: a failure that somebody would have seen.
+It never sends a request twice, and keeps connections open between requests, for as long as real ones do by default.
+What a server fails to answer comes back as 502, with the reason: a failure that somebody would have seen.
 """
 
 import asyncio
 import threading
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
 LOOK_SECONDS = 0.1
 """Pause between two looks at a server's readiness."""
-FAILED = b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n"
+IDLE_SECONDS = 60.0
+"""A connection that was not used for longer is not used again, as with nginx. Nobody looks whether the server has
+closed it meanwhile: one that does so sooner is found out."""
 NOBODY = b"HTTP/1.1 503 Service Unavailable\r\nx-balancer: nobody is ready\r\ncontent-length: 0\r\n\r\n"
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Unanswered(Exception):
+    """A request that a server did not answer; the message says why."""
 
 
 class Backend:
@@ -24,22 +31,38 @@ class Backend:
     def __init__(self, port: int) -> None:
         self.port = port
         self.ready = False
-        self.idle: list[Connection] = []
+        self.idle: list[tuple[Connection, float]] = []
+        """Each with when it was used last, the latest at the end."""
 
     async def exchange(self, request: bytes) -> bytes:
-        """The answer to a request. Raises OSError or IncompleteReadError where there is none."""
-        reader, writer = self.idle.pop() if self.idle else await asyncio.open_connection("127.0.0.1", self.port)
+        """The answer to a request. Raises Unanswered where there is none."""
+        now = time.monotonic()
+        if self.idle and self.idle[-1][1] < now - IDLE_SECONDS:
+            self.close_idle()
+        (reader, writer), used = self.idle.pop() if self.idle else (await self._connect(), now)
         try:
             writer.write(request)
             head, body = await read_message(reader)
-        except BaseException:
+        except (OSError, asyncio.IncompleteReadError) as error:
             writer.close()
-            raise
+            raise Unanswered(f"{error!r} on a connection that was idle for {now - used:.1f} s") from error
         if b"connection: close" in head.lower():
             writer.close()
         else:
-            self.idle.append((reader, writer))
+            self.idle.append(((reader, writer), time.monotonic()))
         return head + body
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses."""
+        for (_, writer), _ in self.idle:
+            writer.close()
+        self.idle.clear()
+
+    async def _connect(self) -> Connection:
+        try:
+            return await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError as error:
+            raise Unanswered(f"no connection: {error!r}") from error
 
     async def look(self) -> None:
         """Find out whether it is ready, by a connection of its own."""
@@ -53,9 +76,7 @@ class Backend:
         except (OSError, asyncio.IncompleteReadError):
             self.ready = False
         if not self.ready:
-            for _, writer in self.idle:
-                writer.close()
-            self.idle.clear()
+            self.close_idle()
 
 
 async def read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
@@ -122,5 +143,6 @@ class Balancer:
         self._turn += 1
         try:
             return await ready[self._turn % len(ready)].exchange(request)
-        except (OSError, asyncio.IncompleteReadError):
-            return FAILED
+        except Unanswered as error:
+            why = str(error).encode()
+            return b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: %d\r\n\r\n%s" % (len(why), why)

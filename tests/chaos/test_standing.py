@@ -4,7 +4,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from tests.chaos import overload, redis, shutdown
+from app.settings import Settings
+from tests.chaos import balancer, overload, redis, shutdown
 from tests.chaos.world import bodies, stocked
 from tests.e2e.open_loop import Job, Load
 from tests.e2e.service import warmstart
@@ -29,6 +30,7 @@ def test_overload_is_refused_as_it_should_be(tmp_path: Path) -> None:
 
 
 def test_nobody_notices_a_stop(tmp_path: Path) -> None:
+    assert Settings().keep_alive_seconds > balancer.IDLE_SECONDS
     outcome = shutdown.run(tmp_path, stops=1, seconds_a_stop=10, settings={}, rate=20)
     assert not outcome.failures
     assert outcome.stops
