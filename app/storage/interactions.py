@@ -40,6 +40,9 @@ _DIGESTS = select(_INTERACTIONS.c.event_id, _INTERACTIONS.c.content_digest).wher
 )
 # In one statement, which sees one state of the database: an event is either still there, or its tombstone is.
 _KNOWN = _DIGESTS.union_all(select(cast(null(), String), cast(null(), LargeBinary)).where(tombstones.ANY))
+_RAISE = (
+    update(tables.users).where(tables.users.c.key == bindparam("user_key")).values(revision=tables.users.c.revision + 1)
+)
 _EXPORT = (
     select(_INTERACTIONS, tables.users.c.user_id, tables.items.c.item_id, tables.domains.c.name.label("domain"))
     .join(tables.users, tables.users.c.key == _INTERACTIONS.c.user_key)
@@ -202,10 +205,7 @@ async def remove(connection: AsyncConnection, event_id: str, user_id: str | None
     row = (await connection.execute(about)).first()
     if row is None:
         return False
-    revision = tables.users.c.revision
-    await connection.execute(
-        update(tables.users).where(tables.users.c.key == row.user_key).values(revision=revision + 1)
-    )
+    await connection.execute(_RAISE, {"user_key": row.user_key})
     await item_events.withdraw(connection, [row.item_key])
     await rewards.withdraw(connection, event_id)
     return True

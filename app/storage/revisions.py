@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import tables
@@ -12,7 +12,15 @@ from app.storage.database import Database
 from app.storage.errors import StorageUnavailable
 from app.storage.records import Revisions
 
-_READ = select(tables.revisions.c.name, tables.revisions.c.value)
+_REVISIONS = tables.revisions
+_READ = select(_REVISIONS.c.name, _REVISIONS.c.value)
+_INSTALLATION = select(_REVISIONS.c.value).where(_REVISIONS.c.name == "installation")
+_ADVANCE = (
+    update(_REVISIONS)
+    .where(_REVISIONS.c.name == bindparam("counter"))
+    .values(value=_REVISIONS.c.value + 1)
+    .returning(_REVISIONS.c.value)
+)
 
 
 async def read(connection: AsyncConnection) -> Revisions:
@@ -23,8 +31,7 @@ async def read(connection: AsyncConnection) -> Revisions:
 
 async def installation_id(connection: AsyncConnection) -> int:
     """A number that no other installation has; it tells their keys apart in a cache that they share."""
-    query = select(tables.revisions.c.value).where(tables.revisions.c.name == "installation")
-    return int((await connection.execute(query)).scalar_one())
+    return int((await connection.execute(_INSTALLATION)).scalar_one())
 
 
 class Watch:
@@ -65,9 +72,7 @@ async def advance(
     Others who would raise it wait until this transaction ends. So it comes before the changes it stands for (all
     writers lock in the same order), and whoever reads a revision finds all changes up to it.
     """
-    revisions = tables.revisions
-    raised = update(revisions).where(revisions.c.name == name).values(value=revisions.c.value + 1)
-    return int((await connection.execute(raised.returning(revisions.c.value))).scalar_one())
+    return int((await connection.execute(_ADVANCE, {"counter": name})).scalar_one())
 
 
 def _revisions(values: Mapping[str, int]) -> Revisions:

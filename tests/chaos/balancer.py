@@ -13,10 +13,14 @@ from typing import Self
 
 LOOK_SECONDS = 0.1
 """Pause between two looks at a server's readiness."""
+LOOK_TIMEOUT_SECONDS = 1.0
+FALL = 3
+"""Looks in a row without a 200 after which a server gets no more requests, as with HAProxy and Kubernetes."""
+NOTICED_SECONDS = FALL * (LOOK_SECONDS + LOOK_TIMEOUT_SECONDS)
+"""Time within which the balancer certainly knows that a server is not ready."""
 IDLE_SECONDS = 60.0
 """A connection that was not used for longer is not used again, as with nginx. Nobody looks whether the server has
 closed it meanwhile: one that does so sooner is found out."""
-NOBODY = b"HTTP/1.1 503 Service Unavailable\r\nx-balancer: nobody is ready\r\ncontent-length: 0\r\n\r\n"
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -31,6 +35,8 @@ class Backend:
     def __init__(self, port: int) -> None:
         self.port = port
         self.ready = False
+        self.seen = ["nobody has looked"]
+        """What the last looks saw, the latest at the end."""
         self.idle: list[tuple[Connection, float]] = []
         """Each with when it was used last, the latest at the end."""
 
@@ -67,14 +73,16 @@ class Backend:
     async def look(self) -> None:
         """Find out whether it is ready, by a connection of its own."""
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(LOOK_TIMEOUT_SECONDS):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 writer.write(b"GET /readyz HTTP/1.1\r\nhost: balancer\r\nconnection: close\r\n\r\n")
                 head, _ = await read_message(reader)
                 writer.close()
-            self.ready = head.split(maxsplit=2)[1] == b"200"
-        except (OSError, asyncio.IncompleteReadError):
-            self.ready = False
+            seen = head.split(maxsplit=2)[1].decode()
+        except (OSError, asyncio.IncompleteReadError) as error:
+            seen = repr(error)
+        self.seen = [*self.seen, seen][-FALL:]
+        self.ready = seen == "200" or (self.ready and "200" in self.seen)
         if not self.ready:
             self.close_idle()
 
@@ -84,6 +92,11 @@ async def read_message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
     head = await reader.readuntil(b"\r\n\r\n")
     length = head.lower().partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0]
     return head, await reader.readexactly(int(length or 0))
+
+
+def _own_answer(status: str, why: str) -> bytes:
+    """An answer of the balancer's own."""
+    return f"HTTP/1.1 {status}\r\ncontent-length: {len(why.encode())}\r\n\r\n{why}".encode()
 
 
 class Balancer:
@@ -139,10 +152,10 @@ class Balancer:
     async def _answer(self, request: bytes) -> bytes:
         ready = [backend for backend in self.backends if backend.ready]
         if not ready:
-            return NOBODY
+            seen = "; ".join(f"{backend.port}: {', '.join(backend.seen)}" for backend in self.backends)
+            return _own_answer("503 Service Unavailable", f"nobody is ready: {seen}")
         self._turn += 1
         try:
             return await ready[self._turn % len(ready)].exchange(request)
         except Unanswered as error:
-            why = str(error).encode()
-            return b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: %d\r\n\r\n%s" % (len(why), why)
+            return _own_answer("502 Bad Gateway", str(error))

