@@ -64,7 +64,7 @@ PROBLEMS: dict[str, ProblemType] = {
     "internal-error": ProblemType(500, "Something went wrong on our side."),
     "overloaded": ProblemType(503, "More requests than this service can answer now."),
     "storage-unavailable": ProblemType(503, "The database does not answer."),
-    "model-unavailable": ProblemType(503, "No recommender can answer now."),
+    "model-unavailable": ProblemType(503, "No checkpoint can answer, and the request wants no fallback."),
     "draining": ProblemType(503, "The service is shutting down."),
     "deadline-exceeded": ProblemType(504, "There is no answer in time."),
 }

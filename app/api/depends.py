@@ -62,4 +62,4 @@ def wish_of(body: RecommendationRequest | ColdStartRequest) -> Wish:
     """The list that a body asks for, as the services take it."""
     f = body.filters
     limits = Limits(f.include_items, f.exclude_items, f.exclude_slates, f.where, f.exclude_seen)
-    return Wish(body.k, limits, body.exploration, body.rank_by, body.explain)
+    return Wish(body.k, limits, body.exploration, body.rank_by, body.explain, allow_fallback=body.allow_fallback)

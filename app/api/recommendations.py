@@ -63,10 +63,11 @@ async def get_recommendations(
     k: Annotated[int, Query(ge=1, le=MAX_K)] = 10,
     rank_by: RankBy = "preference",
     explain: bool = False,
+    allow_fallback: bool = True,
 ) -> Response:
     """The best k items for a stored user; somebody nobody has met is a newcomer, not an error."""
     who = Who(user_id=user_id)
-    wish = Wish(k, rank_by=rank_by, explain=explain)
+    wish = Wish(k, rank_by=rank_by, explain=explain, allow_fallback=allow_fallback)
     return json_response(await recommend(here, domain, who, wish, domain_pointer="?domain"))
 
 
@@ -134,4 +135,4 @@ async def post_predictions(
         who = Who(user_id=body.user_id)
     else:
         who = Who(None, body.user.attributes, body.user.support, "/user/support")
-    return json_response(await predict(here, body.domain, who, body.items))
+    return json_response(await predict(here, body.domain, who, body.items, body.allow_fallback))

@@ -81,6 +81,8 @@ class RecommendationRequest(Body):
     rank_by: RankBy = "preference"
     """`preference`: what the user would choose and like. `rating`: what they would rate highest if they chose it."""
     explain: bool = False
+    allow_fallback: bool = True
+    """false: 503 `model-unavailable` rather than an answer whose `fallback` says that no checkpoint gave it."""
 
     @model_validator(mode="after")
     def _one_user(self) -> "RecommendationRequest":
@@ -102,6 +104,8 @@ class ColdStartRequest(Body):
     rank_by: RankBy = "preference"
     """`preference`: what the user would choose and like. `rating`: what they would rate highest if they chose it."""
     explain: bool = False
+    allow_fallback: bool = True
+    """false: 503 `model-unavailable` rather than an answer whose `fallback` says that no checkpoint gave it."""
 
 
 class QuestionsRequest(Body):
@@ -124,6 +128,8 @@ class PredictionRequest(Body):
     user_id: Id | None = None
     user: UserEvidence | None = None
     items: Annotated[list[Id], Field(min_length=1, max_length=MAX_K)]
+    allow_fallback: bool = True
+    """false: 503 `model-unavailable` rather than an answer whose `fallback` says that no checkpoint gave it."""
 
     @model_validator(mode="after")
     def _one_user(self) -> "PredictionRequest":

@@ -68,9 +68,11 @@ class AsyncClient:
         exploration: bodies.Exploration | None = None,
         rank_by: bodies.RankBy = "preference",
         explain: bool = False,
+        allow_fallback: bool = True,
     ) -> answers.RecommendationResponse:
         """The best k items for a stored user (`user_id`), or for somebody who is not (`attributes`, `support`)."""
         wish = wire.filled(k=k, filters=filters, exploration=exploration, rank_by=rank_by, explain=explain)
+        wish |= wire.filled(allow_fallback=None if allow_fallback else False)
         if user_id is None:
             newcomer = wire.filled(domain=domain, attributes=attributes, support=support)
             return await self._post("/v1/cold-start/recommendations", newcomer | wish, answers.RecommendationResponse)
@@ -100,12 +102,14 @@ class AsyncClient:
         user_id: str | None = None,
         attributes: bodies.Attributes | None = None,
         support: Sequence[bodies.SupportInteraction] | None = None,
+        allow_fallback: bool = True,
     ) -> answers.PredictionResponse:
         """The rating to expect of each item, for a stored user or for somebody who is not stored."""
         if user_id is not None and (attributes is not None or support is not None):
             raise ValueError("give either user_id, or attributes and support")
         user = wire.filled(attributes=attributes, support=support) if user_id is None else None
         body = wire.filled(domain=domain, user_id=user_id, user=user, items=items)
+        body |= wire.filled(allow_fallback=None if allow_fallback else False)
         return await self._post("/v1/predictions", body, answers.PredictionResponse)
 
     # What people do

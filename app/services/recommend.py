@@ -69,6 +69,8 @@ class Wish:
     explain: bool = False
     seed: int | None = None
     """Of the policy's chances; None: one that nobody can foresee."""
+    allow_fallback: bool = True
+    """Whether an answer without any checkpoint is better than none."""
 
 
 async def recommend(
@@ -77,10 +79,10 @@ async def recommend(
     """A slate of up to k items with everything about how it came to be.
 
     `domain_pointer` says where in the request the domain is named. Raises Problem: validation-error for an unknown
-    domain or a value off its scale, timestamp-out-of-range, overloaded.
+    domain or a value off its scale, timestamp-out-of-range, overloaded, model-unavailable.
     """
     started = time.perf_counter()
-    snapshot, domain = await _domain(installation, domain_name, domain_pointer)
+    snapshot, domain = await _domain(installation, domain_name, domain_pointer, wish.allow_fallback)
     by_rating = wish.rank_by == "rating" or not domain.has_ranking
     async with _gathered(installation, snapshot, domain, who) as gathered:
         blocked, only = await _allowed(installation, snapshot, domain, gathered, wish.limits)
@@ -174,12 +176,15 @@ def _told(plan: Plan | None, choice: Choice | None) -> dict[str, Any]:
     return told | {"samples": log["samples"]} if "samples" in log else told
 
 
-async def predict(installation: Installation, domain_name: str, who: Who, item_ids: Sequence[str]) -> dict[str, Any]:
+async def predict(
+    installation: Installation, domain_name: str, who: Who, item_ids: Sequence[str], allow_fallback: bool = True
+) -> dict[str, Any]:
     """Ratings to expect of the items, in their order.
 
-    Raises Problem: unknown-item for an item nobody has added, validation-error as `recommend`, overloaded.
+    Raises Problem: unknown-item for an item nobody has added, validation-error as `recommend`, overloaded,
+    model-unavailable.
     """
-    snapshot, domain = await _domain(installation, domain_name)
+    snapshot, domain = await _domain(installation, domain_name, allow_fallback=allow_fallback)
     local = [domain.shelf.local_of.get(item_id) for item_id in item_ids]
     unknown = [f"/items/{i}" for i, found in enumerate(local) if found is None]
     if unknown:
@@ -205,11 +210,15 @@ async def predict(installation: Installation, domain_name: str, who: Who, item_i
     }
 
 
-async def _domain(installation: Installation, name: str, pointer: str = "/domain") -> tuple[Snapshot, ServedDomain]:
+async def _domain(
+    installation: Installation, name: str, pointer: str = "/domain", allow_fallback: bool = True
+) -> tuple[Snapshot, ServedDomain]:
     snapshot = await installation.fresh(as_asked=True)
     if name not in snapshot.domains:
         raise invalid(pointer, "no domain has that name")
     if snapshot.domains[name].fallback:
+        if not allow_fallback:
+            raise Problem("model-unavailable")
         FALLBACKS.labels(name).inc()
         snapshot = await installation.refresh_counts(name)
     return snapshot, snapshot.domains[name]

@@ -121,6 +121,7 @@ async def test_a_refusal_says_what_is_wrong(client: AsyncClient, user: str) -> N
     assert (conflict.value.type, conflict.value.pointers) == ("event-id-conflict", ["/interactions/0/event_id"])
     with pytest.raises(ValueError, match="either"):
         await client.recommend("films", user_id=user, support=[])
+    assert (await client.recommend("films", user_id=user, allow_fallback=False)).fallback is None
 
 
 async def test_what_is_refused_for_now_is_tried_again(start: Start) -> None:

@@ -94,7 +94,7 @@ async def test_a_restart_keeps_what_was_decided(start: Start) -> None:
 
 
 async def test_a_checkpoint_that_is_gone_keeps_the_service_up(start: Start) -> None:
-    """At a restart the rest answers; content and counts where nothing is left."""
+    """At a restart the rest answers; content and counts where nothing is left, and whoever looks hears why."""
     async with start(("bias",)) as service:
         folder = service.settings.checkpoints
     (folder / "bias").rename(folder.parent / "bias")
@@ -102,6 +102,9 @@ async def test_a_checkpoint_that_is_gone_keeps_the_service_up(start: Start) -> N
         answer = await service.post("/v1/cold-start/recommendations", ASK)
         assert answer["fallback"] is not None
         assert len(answer["items"]) == 10
+        lag = {"domain": "films", "role": "collaborative", "checkpoint": "bias"}
+        missing = lag | {"problem": "checkpoint-unsupported-format"}
+        assert (await service.get("/readyz"))["behind"] == [missing]
 
 
 async def test_every_answer_under_reloads_is_one_checkpoints_own(start: Start) -> None:

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import httpx
 import pytest
 
+from app.errors import RETRY_AFTER
 from app.storage import slates
 from models.blend import fixed_schedule
 from tests.app.conftest import Service, Start, item_ids
+from tests.app.refusals import refused
 from tests.laws.world import World
 
 LIKES = [
@@ -214,6 +217,27 @@ async def test_a_domain_without_checkpoints_answers_from_content_and_counts(
         assert set(item_ids(answer)) == expected
     await service.rate(user, {"a": 5, "d": 1}, shop)
     assert set(item_ids(await service.get(f"/v1/users/{user}/recommendations", domain=shop, k=2))) == {"b", "c"}
+
+
+async def test_who_wants_no_fallback_is_told_that_there_is_nothing_else(service: Service, shop: str, user: str) -> None:
+    """On each route that has one; where a checkpoint answers it makes no difference."""
+    await service.put(f"/v1/items/{shop}/a", {})
+
+    async def ask(domain: str, item_id: str) -> list[httpx.Response]:
+        no = {"domain": domain, "allow_fallback": False}
+        by_address = f"/v1/users/{user}/recommendations?domain={domain}&allow_fallback=false"
+        return [
+            await service.http.post(COLD, json=no),
+            await service.http.post("/v1/recommendations", json=no | {"user_id": user}),
+            await service.http.get(by_address),
+            await service.http.post("/v1/predictions", json=no | {"user": {}, "items": [item_id]}),
+        ]
+
+    for response in await ask(shop, "a"):
+        refused(response, "model-unavailable")
+        assert response.headers["retry-after"] == RETRY_AFTER["model-unavailable"]
+    for response in await ask("films", "item1"):
+        assert (response.status_code, response.json()["fallback"]) == (200, None)
 
 
 async def test_live_counts_put_what_is_liked_first(start: Start) -> None:

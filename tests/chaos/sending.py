@@ -29,12 +29,21 @@ class Target:
     """Answers that should not have been."""
     tries: Counter[str] = field(default_factory=Counter)
     """What became of each try: its status, or `lost` where no answer came."""
+    refusals: Counter[str] = field(default_factory=Counter)
+    """The problems of those that ask for another try: status, type, and whether they say when."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def saw(self, what: str) -> None:
         """Count a try."""
         with self.lock:
             self.tries[what] += 1
+
+    def saw_refusal(self, response: httpx.Response) -> None:
+        """Count an answer that asks for another try."""
+        kind = response.json()["type"].removeprefix("/problems/")
+        when = "Retry-After" if "retry-after" in response.headers else "nothing of when"
+        with self.lock:
+            self.refusals[f"{response.status_code} {kind}, {when}"] += 1
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,7 @@ class Sender:
                 return response
             if response.status_code not in AGAIN:
                 raise self._given_up(f"{method} {path}: {response.status_code} {response.text[:300]}")
+            self.target.saw_refusal(response)
             time.sleep(PAUSE_SECONDS)
         raise self._given_up(f"{method} {path}: not acknowledged within {PATIENCE_SECONDS:g} s")
 
