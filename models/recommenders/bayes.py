@@ -95,8 +95,9 @@ class Bayes(Recommender):
     domain_noise: Tensor
     attribute_weights: Tensor
     content_weights: Tensor
-    content_covariance: Tensor
-    item_spread: Tensor
+    new_weights: Tensor
+    new_covariance: Tensor
+    new_spread: Tensor
     choice_spread: Tensor
     choice_pull: Tensor
     typical_lift: Tensor
@@ -105,19 +106,20 @@ class Bayes(Recommender):
         super().__init__(config, schema)
         n_domains, size = len(schema.domains), 1 + config.n_factors
         n_attributes = 1 + (schema.user_attributes.width if config.attribute_prior else 0)
-        # Of an item: intercept, attributes, sentences.
+        # Of an item: intercept, attributes, sentences; how often it was rated besides.
         n_features = 1 + schema.item_attributes.width + config.sentence_size if config.content_prior else 1
+        n_known = n_features + 1 if config.content_prior else 1
         self.size = size  # P: bias and factors, of a user and of an item
         self.sentences = SentenceProjection(config.sentence_size if config.content_prior else 0)
         self.register_buffer("domain_mean", torch.zeros(n_domains))
         self.register_buffer("loading", torch.ones(n_domains))  # c
         self.register_buffer("domain_noise", torch.ones(n_domains))  # s², for items without a rating
         self.register_buffer("attribute_weights", torch.zeros(n_attributes, size))  # A'
-        self.register_buffer("content_weights", torch.zeros(n_domains, n_features, size))  # Γ'
-        self.register_buffer(
-            "content_covariance", torch.zeros(n_domains, n_features, n_features)
-        )  # of the bias, in units of Λ_00
-        self.register_buffer("item_spread", torch.eye(size).repeat(n_domains, 1, 1))  # Λ
+        self.register_buffer("content_weights", torch.zeros(n_domains, n_known, size))  # Γ'
+        # What is expected of new items, without Γ's row of how often they were rated.
+        self.register_buffer("new_weights", torch.zeros(n_domains, n_features, size))
+        self.register_buffer("new_covariance", torch.zeros(n_domains, n_features, n_features))  # in units of Λ_00
+        self.register_buffer("new_spread", torch.eye(size).repeat(n_domains, 1, 1))  # Λ
         self.register_buffer("choice_spread", torch.zeros(n_domains, size, size))  # C
         self.register_buffer("choice_pull", torch.zeros(n_domains, size))  # C μ
         self.register_buffer("typical_lift", torch.zeros(n_domains, packed_size(size)))  # of a newcomer
@@ -188,13 +190,13 @@ class Bayes(Recommender):
 
     def embed_items(self, content: ItemContent, domain: int) -> Columns:
         features = torch.cat([content.features.to(self.domain_mean), self.sentences(content.texts)], dim=1)
-        design = with_intercept(features)[:, : self.content_weights.shape[1]]  # (n, 1 + F)
-        covariance = pack(self.item_spread[domain]).repeat(len(features), 1)
-        # What is not known of Γ matters for the bias; entry 0 of a packed matrix is the bias's variance.
-        doubt = ((design @ self.content_covariance[domain]) * design).sum(1)  # (n,)
-        covariance[:, 0] += doubt * self.item_spread[domain, 0, 0]
+        design = with_intercept(features)[:, : self.new_weights.shape[1]]  # (n, 1 + F)
+        covariance = pack(self.new_spread[domain]).repeat(len(features), 1)
+        # What is not known of the weights matters for the bias; entry 0 of a packed matrix is the bias's variance.
+        doubt = ((design @ self.new_covariance[domain]) * design).sum(1)  # (n,)
+        covariance[:, 0] += doubt * self.new_spread[domain, 0, 0]
         return {
-            "mean": design @ self.content_weights[domain],
+            "mean": design @ self.new_weights[domain],
             "covariance": covariance,
             "noise": self.domain_noise[domain].repeat(len(features)),
             "choice": features.new_zeros(len(features), self.size),
@@ -245,10 +247,11 @@ class Bayes(Recommender):
         lift = pack((lift + lift.mT) / 2)  # packed, (N, Q): its inner product with C_u is φ' C_u z
         counts = item_counts(data)
         for d in range(len(means)):
-            prior = em.new_items(d)
-            self.content_weights[d].copy_(prior.weights)
-            self.content_covariance[d].copy_(prior.covariance)
-            self.item_spread[d].copy_(prior.spread)
+            self.content_weights[d].copy_(em.item_priors[d].weights)
+            expected = em.new_items(d)
+            self.new_weights[d].copy_(expected.weights)
+            self.new_covariance[d].copy_(expected.covariance)
+            self.new_spread[d].copy_(expected.spread)
             popularity = (counts * (data.items.domain == d)).double()
             self.typical_lift[d].copy_(popularity @ lift / popularity.sum().clamp(min=1))
         columns = {
