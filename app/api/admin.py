@@ -107,9 +107,12 @@ async def get_audit(
     here: Here,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[int | None, Query(ge=0, lt=2**62)] = None,
+    reads: bool = True,
 ) -> Response:
-    """What was asked of admin routes, refused or not, and on the command line; newest first. This call is in it."""
-    found, following = await audit.page(here, limit, cursor)
+    """What was asked of admin routes, refused or not, and on the command line; newest first. This call is in it.
+
+    Without `reads` those are left out that were answered."""
+    found, following = await audit.page(here, limit, cursor, reads)
     acts = [
         {
             "at": act.at,

@@ -302,11 +302,13 @@ class AsyncClient:
             if cursor is None:
                 return
 
-    async def audit(self, *, page_size: int = 500) -> AsyncIterator[answers.ActOut]:
-        """What was asked of admin routes, refused or not, newest first, a page at a time."""
+    async def audit(self, *, page_size: int = 500, reads: bool = True) -> AsyncIterator[answers.ActOut]:
+        """What was asked of admin routes, refused or not, newest first, a page at a time; without `reads` that were
+        answered, if they are not wanted."""
         cursor: str | None = None
         while True:
-            page = await self._get("/v1/admin/audit", answers.AuditResponse, limit=page_size, cursor=cursor)
+            more = {} if reads else {"reads": "false"}
+            page = await self._get("/v1/admin/audit", answers.AuditResponse, limit=page_size, cursor=cursor, **more)
             for act in page.acts:
                 yield act
             cursor = page.next_cursor

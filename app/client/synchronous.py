@@ -300,11 +300,13 @@ class Client:
             if cursor is None:
                 return
 
-    def audit(self, *, page_size: int = 500) -> Iterator[answers.ActOut]:
-        """What was asked of admin routes, refused or not, newest first, a page at a time."""
+    def audit(self, *, page_size: int = 500, reads: bool = True) -> Iterator[answers.ActOut]:
+        """What was asked of admin routes, refused or not, newest first, a page at a time; without `reads` that were
+        answered, if they are not wanted."""
         cursor: str | None = None
         while True:
-            page = self._get("/v1/admin/audit", answers.AuditResponse, limit=page_size, cursor=cursor)
+            more = {} if reads else {"reads": "false"}
+            page = self._get("/v1/admin/audit", answers.AuditResponse, limit=page_size, cursor=cursor, **more)
             for act in page.acts:
                 yield act
             cursor = page.next_cursor

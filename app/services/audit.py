@@ -59,8 +59,10 @@ async def of_the_service(installation: Installation, name: str) -> AsyncIterator
     await end(installation, row, audit.DONE)
 
 
-async def page(installation: Installation, limit: int, cursor: int | None) -> tuple[list[RecordedAct], int | None]:
-    """The newest acts before the cursor, and the cursor of those before them."""
+async def page(
+    installation: Installation, limit: int, cursor: int | None, reads: bool = True
+) -> tuple[list[RecordedAct], int | None]:
+    """The newest acts before the cursor, and the cursor of those before them; `reads` that were answered too."""
     async with installation.database.read() as connection:
-        found = await audit.page(connection, audit.NEWEST if cursor is None else cursor, limit + 1)
+        found = await audit.page(connection, audit.NEWEST if cursor is None else cursor, limit + 1, reads)
     return found[:limit], found[limit - 1].key if len(found) > limit else None

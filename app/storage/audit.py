@@ -1,6 +1,6 @@
 """The record of admin acts: one row each, begun before the act and completed before its answer."""
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import tables
@@ -11,6 +11,7 @@ _END = (
     update(_AUDIT).where(_AUDIT.c.key == bindparam("row")).values(status=bindparam("told"), problem=bindparam("slug"))
 )
 _PAGE = select(_AUDIT).where(_AUDIT.c.key < bindparam("before")).order_by(_AUDIT.c.key.desc()).limit(bindparam("size"))
+_ACTS = _PAGE.where(text(f"({tables.AUDIT_ACTS})"))
 _OLD = select(_AUDIT.c.key).where(_AUDIT.c.at < bindparam("before")).limit(bindparam("size"))
 _PRUNE = delete(_AUDIT).where(_AUDIT.c.key.in_(_OLD)).returning(_AUDIT.c.key)
 
@@ -45,9 +46,9 @@ async def end(connection: AsyncConnection, key: int, status: int, problem: str |
     await connection.execute(_END, {"row": key, "told": status, "slug": problem})
 
 
-async def page(connection: AsyncConnection, before: int, limit: int) -> list[RecordedAct]:
-    """The newest acts before one, which has the key `before`; newest first."""
-    rows = await connection.execute(_PAGE, {"before": before, "size": limit})
+async def page(connection: AsyncConnection, before: int, limit: int, reads: bool = True) -> list[RecordedAct]:
+    """The newest acts before one, which has the key `before`; newest first; `reads` that were answered too."""
+    rows = await connection.execute(_PAGE if reads else _ACTS, {"before": before, "size": limit})
     return [
         RecordedAct(
             row.method, row.route, row.key_id, row.request_id, row.key, seconds(row.at), row.status, row.problem

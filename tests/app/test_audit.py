@@ -104,6 +104,24 @@ async def test_acts_come_in_pages(start: Start) -> None:
         assert seen == ["/v1/domains/{domain}"] * 7
 
 
+async def test_reads_that_were_answered_may_be_left_out(start: Start, database_url: str) -> None:
+    """By page too; those that were refused stay."""
+    async with start((), database_url=database_url) as service:
+        for n in range(4):
+            await service.put(f"/v1/domains/d{n}", {})
+            await service.get("/v1/admin/exploration")
+            await service.get("/v1/admin/audit", 422, limit=0)
+        seen: list[tuple[str, int]] = []
+        more: dict[str, str] = {}
+        while True:
+            page = await service.get("/v1/admin/audit", limit=3, reads="false", **more)
+            seen += [(act["method"], act["status"]) for act in page["acts"]]
+            if page["next_cursor"] is None:
+                break
+            more = {"cursor": page["next_cursor"]}
+        assert seen == [("GET", 422), ("PUT", 201)] * 4
+
+
 async def test_old_acts_leave_the_record(start: Start) -> None:
     async with start((), audit_retention_days=30) as service:
         await service.put("/v1/domains/d", {})

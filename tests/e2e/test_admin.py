@@ -104,6 +104,25 @@ def test_figures_follow_what_comes_in(opened: Visit, service: Server) -> None:
     ]
 
 
+def test_acts_are_listed_with_what_they_came_to(opened: Visit, service: Server) -> None:
+    """Newest first, refused ones too, and none of the reads that the page itself makes."""
+    with service.client() as client:
+        for _ in range(25):
+            client.post("/v1/admin/checkpoints/rollback", json={"domain": "movies", "role": "transfer"})
+        explore = {"domain": "movies", "exploration": {"policy": "epsilon_greedy", "epsilon": 0.3}}
+        client.put("/v1/admin/exploration", json=explore).raise_for_status()
+    page = opened.page
+    page.reload()
+    rows = page.locator("#audit tbody tr")
+    expect(rows.first).to_contain_text("PUT /v1/admin/exploration")
+    expect(rows.nth(1)).to_contain_text("POST /v1/admin/checkpoints/rollback")
+    expect(rows.nth(1)).to_contain_text("422 nothing-to-roll-back")
+    expect(rows).to_have_count(20)
+    page.get_by_role("button", name="Older ones").click()
+    expect(rows.nth(21)).to_be_visible()
+    expect(page.locator("#audit")).not_to_contain_text("GET ")
+
+
 def test_exploration_is_changed(opened: Visit, service: Server) -> None:
     page = opened.page
     page.get_by_label("Policy").select_option("thompson")

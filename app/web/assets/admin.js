@@ -1,5 +1,6 @@
 // The operator's page: looks at everything every few seconds, and does what a button says. It uses the public routes.
 
+import * as audit from "./audit.js";
 import * as checkpoints from "./checkpoints.js";
 import { evaluate } from "./evaluation.js";
 import * as exploration from "./exploration.js";
@@ -23,7 +24,7 @@ async function look() {
   round = new AbortController();
   const { signal } = round;
   const here = { domain: domain(), signal, act };
-  const sections = [traffic, ...(here.domain ? [checkpoints, exploration] : [])];
+  const sections = [traffic, audit, ...(here.domain ? [checkpoints, exploration] : [])];
   const outcomes = await Promise.allSettled(sections.map((section) => section.load(here)));
   if (signal.aborted) return;
   const failures = outcomes.filter(({ status }) => status === "rejected").map(({ reason }) => reason);
@@ -67,6 +68,10 @@ function start() {
   });
   document.addEventListener("visibilitychange", () => document.hidden || look());
   $("retry").addEventListener("click", look);
+  $("audit-more").addEventListener("click", () => {
+    audit.more();
+    look();
+  });
   $("settings").addEventListener("change", () => {
     $("verdict")?.replaceChildren();
     for (const said of document.querySelectorAll(".said")) said.textContent = "";
