@@ -95,6 +95,9 @@ class Settings(BaseSettings):
     did. 0: never."""
     probation_slower: float = Field(3.0, gt=1)
     """How many times longer than before the median of answers may take in that time, and 50 ms."""
+    shadow_share: float = Field(0.0, ge=0, le=1)
+    """Share of answers that are made a second time for a checkpoint on trial (a reload with `shadow`), where there is
+    one. 0: none, and no checkpoint is put on trial."""
     cache_max_bytes: int = Field(64 * 1024 * 1024, ge=0)
     """Ceiling of the in-process cache of user states."""
     cache_ttl_seconds: int = Field(3600, ge=1)

@@ -35,6 +35,20 @@ BEHIND = Gauge(
     "Domains and roles that a worker serves from another checkpoint than is wanted.",
     multiprocess_mode="livesum",
 )
+SHADOW_COMPARISONS = Counter("warmstart_shadow_comparisons_total", "Answers made twice for a trial.", ["result"])
+SHADOW_DIFFERENCE = Histogram(
+    "warmstart_shadow_difference",
+    "Mean absolute difference of the ratings to expect, an answer.",
+    buckets=(0.001, 0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5),
+)
+SHADOW_OVERLAP = Histogram(
+    "warmstart_shadow_overlap",
+    "Share of a list's items that the checkpoint on trial chose too.",
+    buckets=(0, 0.1, 0.25, 0.5, 0.75, 0.9, 1),
+)
+SHADOW_SECONDS = Histogram(
+    "warmstart_shadow_seconds", "Time to make either answer, alone and without cached states.", ["by"], buckets=SECONDS
+)
 WITHDRAWN = Counter("warmstart_withdrawn_total", "Checkpoints put out of service by the service itself.", ["reason"])
 REFUSED = Counter("warmstart_refused_total", "Requests refused because of too many others, by why.", ["reason"])
 CONCURRENCY_LIMIT = Gauge(

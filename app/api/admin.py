@@ -39,6 +39,11 @@ async def get_checkpoints(here: Here) -> Response:
                     for (domain, role), name in sorted(now.deployed.items())
                     if name == entry.name
                 ],
+                "trials": [
+                    trial.told()
+                    for trial in here.shadows.trials
+                    if (trial.candidate.name, trial.candidate.digest) == (entry.name, entry.digest)
+                ],
                 "problem": entry.problem,
             }
             for entry in listed
@@ -65,7 +70,11 @@ async def post_reload(
         ),
     ],
 ) -> Response:
-    """Take a checkpoint into service on every worker. The old one answers until the new one is ready."""
+    """Take a checkpoint into service on every worker. The old one answers until the new one is ready.
+
+    With `shadow` it is put on trial at this worker only: see `trials` of `GET /v1/admin/checkpoints`."""
+    if body.shadow:
+        return json_response(asdict(await reloads.try_out(body.domain, body.checkpoint, body.role)))
     gate = None if body.gate is None else Gate(_scope(body.gate), body.gate.margin, body.gate.effective_samples)
     return json_response(asdict(await reloads.reload(body.domain, body.checkpoint, body.role, gate)))
 
@@ -78,7 +87,9 @@ async def post_rollback(
         Body(openapi_examples={"back": {"value": {"domain": "movies", "role": "collaborative"}}}),
     ],
 ) -> Response:
-    """Put back the checkpoint that was in service before."""
+    """Put back the checkpoint that was in service before; with `shadow` end a trial."""
+    if body.shadow:
+        return json_response(asdict(reloads.end_trial(body.domain, body.role)))
     return json_response(asdict(await reloads.rollback(body.domain, body.role)))
 
 

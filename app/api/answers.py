@@ -353,6 +353,24 @@ class MergeResponse(Out):
     """Those that the other user had not."""
 
 
+class TrialOut(Out):
+    """What was seen of a checkpoint on trial."""
+
+    domain: str
+    role: str
+    compared: int
+    failed: int
+    dropped: int
+    """Answers that were not compared, for the worker had other things to do."""
+    difference: float | None
+    """Mean absolute difference to the ratings to expect of what serves."""
+    overlap: float | None
+    """Mean share of the items of lists that both chose."""
+    serving_seconds: float | None
+    seconds: float | None
+    """Mean time to make an answer, of what serves and of this, alone and without cached states."""
+
+
 class CheckpointOut(Out):
     """A checkpoint on disk."""
 
@@ -365,6 +383,8 @@ class CheckpointOut(Out):
     created: str | None
     serving: list[dict[str, str]]
     """Domains and roles that it is in service for."""
+    trials: list[TrialOut] = []
+    """Where it is on trial, at the worker that answers."""
     problem: str | None = None
     """Why it cannot be served, if it cannot."""
 
@@ -377,6 +397,8 @@ class DeploymentOut(Out):
     checkpoint: str
     digest: str
     previous: str | None
+    shadow: bool = False
+    """It was put on trial, or taken off it: what serves is as it was."""
 
 
 class EarnedOut(Out):

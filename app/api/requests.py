@@ -316,6 +316,14 @@ class ReloadRequest(Body):
     """Default: the role of the checkpoint's recommender."""
     gate: GateBody | None = None
     """Refuse unless the log shows, with this confidence, that it earns no less than what is in service."""
+    shadow: bool = False
+    """Put it on trial only: a share of answers is made with it too, and compared, for nobody to see."""
+
+    @model_validator(mode="after")
+    def _no_gate_to_a_trial(self) -> "ReloadRequest":
+        if self.shadow and self.gate is not None:
+            raise ValueError("give either gate or shadow")
+        return self
 
 
 class RollbackRequest(Body):
@@ -323,3 +331,5 @@ class RollbackRequest(Body):
 
     domain: Id
     role: Role
+    shadow: bool = False
+    """End the trial of a checkpoint there; what is in service stays."""

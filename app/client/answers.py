@@ -359,6 +359,24 @@ class ExplorationSettingsOut(Answer):
     default_reward: float
 
 
+class TrialOut(Answer):
+    """What was seen of a checkpoint on trial."""
+
+    domain: str
+    role: str
+    compared: int
+    failed: int
+    dropped: int
+    """Answers that were not compared, for the worker had other things to do."""
+    difference: float | None
+    """Mean absolute difference to the ratings to expect of what serves."""
+    overlap: float | None
+    """Mean share of the items of lists that both chose."""
+    serving_seconds: float | None
+    seconds: float | None
+    """Mean time to make an answer, of what serves and of this, alone and without cached states."""
+
+
 class CheckpointOut(Answer):
     """A checkpoint on disk."""
 
@@ -371,6 +389,8 @@ class CheckpointOut(Answer):
     created: str | None
     serving: list[dict[str, str]]
     """Domains and roles that it is in service for."""
+    trials: list[TrialOut] = []
+    """Where it is on trial, at the worker that answers."""
     problem: str | None = None
     """Why it cannot be served, if it cannot."""
 
@@ -383,6 +403,8 @@ class DeploymentOut(Answer):
     checkpoint: str
     digest: str
     previous: str | None
+    shadow: bool = False
+    """It was put on trial, or taken off it: what serves is as it was."""
 
 
 class EarnedOut(Answer):

@@ -245,15 +245,22 @@ class AsyncClient:
         return await self._get("/v1/admin/checkpoints", list[answers.CheckpointOut])
 
     async def reload(
-        self, domain: str, checkpoint: str, *, role: answers.Role | None = None, gate: bodies.GateBody | None = None
+        self,
+        domain: str,
+        checkpoint: str,
+        *,
+        role: answers.Role | None = None,
+        gate: bodies.GateBody | None = None,
+        shadow: bool = False,
     ) -> answers.DeploymentOut:
-        """Take a checkpoint into service on every worker."""
-        body = wire.filled(domain=domain, checkpoint=checkpoint, role=role, gate=gate)
+        """Take a checkpoint into service on every worker; with `shadow` put it on trial at the one that is asked."""
+        body = wire.filled(domain=domain, checkpoint=checkpoint, role=role, gate=gate, shadow=shadow or None)
         return await self._post("/v1/admin/checkpoints/reload", body, answers.DeploymentOut)
 
-    async def roll_back(self, domain: str, role: answers.Role) -> answers.DeploymentOut:
-        """Put back the checkpoint that was in service before. Never tried again: twice would go back twice."""
-        body = {"domain": domain, "role": role}
+    async def roll_back(self, domain: str, role: answers.Role, *, shadow: bool = False) -> answers.DeploymentOut:
+        """Put back the checkpoint that was in service before, or end a trial. Never tried again: twice would go back
+        twice."""
+        body = wire.filled(domain=domain, role=role, shadow=shadow or None)
         return await self._post("/v1/admin/checkpoints/rollback", body, answers.DeploymentOut, retry=wire.ONCE)
 
     async def evaluate(

@@ -45,6 +45,11 @@ class Batcher:
         if self._thread.is_alive():
             self._thread.join()
 
+    @property
+    def waiting(self) -> int:
+        """Questions that wait for computation."""
+        return len(self._waiting)
+
     async def ask(self, question: Question) -> Answer:
         """The answer to a question. Raises QueueFull where too many wait, DeadlinePassed where it would come too late.
 

@@ -52,6 +52,8 @@ class Done:
     checkpoint: str
     digest: str
     previous: str | None
+    shadow: bool = False
+    """It was on trial only, and has served nobody."""
 
 
 class Deployments:
@@ -71,6 +73,28 @@ class Deployments:
         where = (domain, role or await self._default_role(path))
         async with self._alone(where):
             return await self._deploy(where, name, gate=gate)
+
+    async def try_out(self, domain: str, name: str, role: Role | None) -> Done:
+        """Put a checkpoint that passes every gate on trial at this worker (`app.services.shadow`); it serves nobody.
+
+        Raises Problem: invalid-checkpoint-id, checkpoint-*, validation-error, reload-in-progress.
+        """
+        if not self.installation.settings.shadow_share:
+            raise invalid("/shadow", "no share of requests is for trials: WARMSTART_SHADOW_SHARE is 0")
+        path = self._path(name)
+        where = (domain, role or await self._default_role(path))
+        async with self._alone(where):
+            served = await self._admitted(where, name, path)
+            self.installation.shadows.begin(*where, served)
+            return Done(*where, name, served.digest, self.installation.runtime.now.deployed.get(where), shadow=True)
+
+    def end_trial(self, domain: str, role: Role) -> Done:
+        """Take a checkpoint off trial. Raises Problem: nothing-to-roll-back."""
+        trial = self.installation.shadows.end(domain, role)
+        if trial is None:
+            raise Problem("nothing-to-roll-back", "No checkpoint is on trial there, at this worker.")
+        previous = self.installation.runtime.now.deployed.get((domain, role))
+        return Done(domain, role, trial.candidate.name, trial.candidate.digest, previous, shadow=True)
 
     async def evaluate(self, domain: str, scope: Scope, name: str | None, role: Role | None) -> Verdict:
         """What the log says of a domain, and of a checkpoint beside what is in service. Nothing changes.
@@ -153,17 +177,22 @@ class Deployments:
         path = self._path(name)
         if gate is None and (there := await self._in_service(where, name, path)) is not None:
             return there
-        served = await self._load(name, digest)
-        _check_fit(served, domain, role)
-        await self._register(path)
-        await self.installation.fresh()
-        await self._check_name(where, served)
-        await self._examine(domain, role, served)
+        served = await self._admitted(where, name, path, digest)
         if gate is not None:
             await pass_gate(self.installation, domain, role, served, gate)
         previous = self.installation.runtime.now.deployed.get(where)
         await self.installation.following.put(domain, role, served)
         return Done(domain, role, name, served.digest, previous)
+
+    async def _admitted(self, where: tuple[str, Role], name: str, path: Path, digest: str | None = None) -> Served:
+        """A checkpoint that is loaded and has passed every gate; its items are in the catalogue. Raises Problem."""
+        served = await self._load(name, digest)
+        _check_fit(served, *where)
+        await self._register(path)
+        await self.installation.fresh()
+        await self._check_name(where, served)
+        await self._examine(*where, served)
+        return served
 
     async def _back(self, where: tuple[str, Role]) -> Done:
         """Deploy what was in service before, if it is still what it was. Raises Problem: nothing-to-roll-back, …"""

@@ -160,6 +160,7 @@ class Following:
         for (domain, role), name in after.items():
             if before.get((domain, role), name) != name:
                 here.probation.begin(domain, role, name)
+        here.shadows.retire(before, after)
         here.learner.renew()
 
     def _tell(self, behind: list[Lag]) -> None:

@@ -28,6 +28,7 @@ from app.services.following import Following
 from app.services.learning import Learner
 from app.services.limits import RateLimiter
 from app.services.probation import Probation
+from app.services.shadow import Shadows
 from app.settings import Settings
 from app.storage import catalogue, digests, domains, erasures, interactions, revisions, slates
 from app.storage.database import Connection, Database
@@ -88,6 +89,7 @@ class Installation:
         self.change = asyncio.Lock()
         """Held by whoever changes the engine's state."""
         self.following = Following(self)
+        self.shadows = Shadows(self)
         self.policies = Policies(self)
         self._exploration = -1
         self._keyring = Keyring()
@@ -147,6 +149,7 @@ class Installation:
         if self._looking is not None:
             self._looking.cancel()
         await self.following.close()
+        await self.shadows.close()
         await self.probation.close()
         await self.learner.close()
         await asyncio.to_thread(self.batcher.close)

@@ -121,6 +121,7 @@ async def recommend(
     )
     source = _source(domain, gathered)
     answer_seconds(domain_name, gathered.support_size, source).observe(time.perf_counter() - started)
+    installation.shadows.offer(question)
     stds = [None] * len(local) if answer.std is None else [round(s, 4) for s in answer.std.tolist()]
     return {
         "slate_id": slate_id,
@@ -196,6 +197,7 @@ async def predict(
         )
         answer = await _ask(installation, question)
         await evidence.remember(installation, snapshot, domain, gathered, [part.state for part in answer.parts])
+    installation.shadows.offer(question)
     stds = [None] * len(at) if answer.std is None else [round(s, 4) for s in answer.std.tolist()]
     return {
         "domain": domain_name,

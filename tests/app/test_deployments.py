@@ -64,6 +64,7 @@ async def test_a_reload_answers_what_it_did_and_rollbacks_undo_it(start: Start) 
             "checkpoint": "popularity",
             "digest": digests["popularity"],
             "previous": "bayes",
+            "shadow": False,
         }
         after = await service.post("/v1/cold-start/recommendations", ASK)
         assert (await serving(service))["collaborative"] == "popularity"
