@@ -37,6 +37,8 @@ class Result(BaseModel):
     first_refused: str
     """One of them."""
     seconds: float
+    cpu_seconds: float
+    """Time that sending and receiving itself took of a core."""
     latencies: list[float]
     """Seconds from request to answer, of each completed one."""
 
@@ -126,9 +128,9 @@ async def _measure(job: Job) -> Result:
         await loop.create_connection(lambda: _Connection(tally, lost), "127.0.0.1", job.port)
     await asyncio.wait([lost], timeout=job.warm_up_seconds)
     tally.counting = True
-    started = time.perf_counter()
+    started, cpu_started = time.perf_counter(), time.process_time()
     await asyncio.wait([lost], timeout=job.seconds)
-    seconds = time.perf_counter() - started
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     tally.counting = False
     if lost.done():
         lost.result()
@@ -137,6 +139,7 @@ async def _measure(job: Job) -> Result:
         refused=tally.refused,
         first_refused=tally.first_refused,
         seconds=seconds,
+        cpu_seconds=cpu_seconds,
         latencies=tally.latencies,
     )
 

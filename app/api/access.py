@@ -4,6 +4,7 @@ A route that is not in the table cannot be made. Where the service asks for keys
 `Authorization: Bearer KEY`; the answer to any request without one that holds is the same.
 """
 
+import re
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,12 +14,14 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import Scope as AsgiScope
 
 from app.api.addresses import decoded
 from app.errors import Problem, told
 from app.security import ANYBODY, PREFIX, Caller, Scope
 from app.services import audit
+from app.services.access import Keyring
 from app.services.installation import Installation, answering
 from app.storage.records import Act, Revisions
 
@@ -138,6 +141,34 @@ def guarded(access: Access, path: str, handle: Handler) -> Handler:
     return recorded if scope is Scope.ADMIN else checked
 
 
+def is_welcome(scope: AsgiScope) -> bool:
+    """Whether a request would pass its route's check by the keys that this worker knows of, so that its body is worth
+    reading before its turn comes.
+
+    Nothing is decided by that and nothing counted. The route checks again, by keys that are new; a body that was left
+    unread is read when a route asks for it.
+    """
+    here: Installation = scope["app"].state.installation
+    access = _access_at(scope["method"], scope["path"])
+    if access is None or access.scope is None:
+        return access is not None
+    caller = _caller_by(here, here.keyring_at_hand, scope)
+    if caller is None or caller.user_id is None:
+        return caller is not None and caller.may(access.scope)
+    return access.own is not None
+
+
+def _access_at(method: str, path: str) -> Access | None:
+    """The row that a path is for; None where there is none."""
+    return next((access for pattern, access in _patterns(method) if pattern.match(path)), None)
+
+
+@lru_cache(maxsize=16)
+def _patterns(method: str) -> list[tuple[re.Pattern[str], Access]]:
+    rows = [(route.split(), access) for route, access in ACCESS.items()]
+    return [(compile_path(path)[0], access) for (of, path), access in rows if of == method]
+
+
 def only_own(access: Access, caller: Caller, body: Any) -> None:
     """Check the users that a body speaks of. Raises Problem (insufficient-scope) where a token is for another one."""
     for place in access.own or ():
@@ -209,10 +240,16 @@ async def _caller_of(request: Request) -> tuple[Caller | None, Revisions | None]
     if here.settings.access == "proxy":
         return ANYBODY, None
     keyring, seen = await here.asked()
-    if not keyring.keys and here.settings.access == "auto" and _from_this_machine(request.scope):
-        return ANYBODY, seen
-    given = _given_key(request.scope)
-    return (None if given is None else keyring.caller(given, time.time())), seen
+    return _caller_by(here, keyring, request.scope), seen
+
+
+def _caller_by(here: Installation, keyring: Keyring, scope: AsgiScope) -> Caller | None:
+    """Whom a request is made for, by those keys; None: nobody who may."""
+    access = here.settings.access
+    if access == "proxy" or (access == "auto" and not keyring.keys and _from_this_machine(scope)):
+        return ANYBODY
+    given = _given_key(scope)
+    return None if given is None else keyring.caller(given, time.time())
 
 
 def _given_key(scope: AsgiScope) -> str | None:

@@ -8,8 +8,9 @@ import structlog
 from prometheus_client import Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.access import is_welcome
 from app.api.addresses import routed_path
-from app.errors import problem_response
+from app.errors import Problem, problem_response
 from app.settings import Settings
 from app.telemetry import REQUEST_SECONDS
 
@@ -20,7 +21,10 @@ DRAIN_BYTES = 8 * 1024 * 1024
 
 
 class RequestLimits:
-    """Reads the body within the limits of size and time, then hands it on whole; counts and times every request."""
+    """Reads the body within the limits of size and time, then hands it on whole; counts and times every request.
+
+    The body of somebody whom the route will refuse is left where it is: they are told so before they have sent it.
+    """
 
     def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
@@ -42,59 +46,76 @@ class RequestLimits:
             await send(message)
 
         try:
-            refused, body = await self._read(scope, receive)
-            if refused:
-                await problem_response(refused)(scope, receive, watched)
-            elif body is not None:
-                await self.app(scope, _replay(body, receive), watched)
+            self._look_at_head(scope)
+            body = _Body(receive, self.max_body, self.timeout)
+            if not is_welcome(scope) or await body.arrives():
+                await self.app(scope, body.receive, watched)
+        except Problem as refusal:
+            await problem_response(refusal.slug)(scope, receive, watched)
         finally:
             route = scope.get("route")
             path = getattr(route, "path", "unmatched")
             _observed(scope["method"], path, status).observe(time.perf_counter() - started)
 
-    async def _read(self, scope: Scope, receive: Receive) -> tuple[str | None, bytes | None]:
-        """(problem, body): one of them, or neither where the client went away. Sets the path to route by."""
+    def _look_at_head(self, scope: Scope) -> None:
+        """Set the path to route by. Raises Problem: bad-request, headers-too-large."""
         try:
             scope["path"] = routed_path(scope["raw_path"])
         except UnicodeDecodeError:
-            return "bad-request", None
+            raise Problem("bad-request") from None
         if sum(len(name) + len(value) for name, value in scope["headers"]) > self.max_headers:
-            return "headers-too-large", None
+            raise Problem("headers-too-large")
+
+
+class _Body:
+    """The body of a request: read whole, within its limits, when it is asked for the first time."""
+
+    def __init__(self, receive: Receive, max_bytes: int, seconds: float) -> None:
+        self._receive = receive
+        self._max_bytes = max_bytes
+        self._seconds = seconds
+        self._message: Message | None = None
+        self._handed_on = False
+
+    async def receive(self) -> Message:
+        """The body as one message; then whatever else comes, which is that the client goes away."""
+        if self._handed_on:
+            return await self._receive()
+        await self.arrives()
+        self._handed_on = True
+        assert self._message is not None
+        return self._message
+
+    async def arrives(self) -> bool:
+        """Read it; False where the client went away. Raises Problem: payload-too-large, request-timeout."""
+        if self._message is None:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    self._message = await self._read()
+            except TimeoutError:
+                raise Problem("request-timeout") from None
+        arrived: bool = self._message["type"] == "http.request"
+        return arrived
+
+    async def _read(self) -> Message:
         chunks: list[bytes] = []
         size = 0
-        try:
-            async with asyncio.timeout(self.timeout):
-                while True:
-                    message = await receive()
-                    if message["type"] == "http.disconnect":
-                        return None, None
-                    chunk = message.get("body", b"")
-                    size += len(chunk)
-                    if size <= self.max_body:
-                        chunks.append(chunk)
-                    if not message.get("more_body", False) or size > DRAIN_BYTES:
-                        break
-        except TimeoutError:
-            return "request-timeout", None
-        if size > self.max_body:
-            return "payload-too-large", None
-        return None, b"".join(chunks)
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return message
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size <= self._max_bytes:
+                chunks.append(chunk)
+            if not message.get("more_body", False) or size > DRAIN_BYTES:
+                break
+        if size > self._max_bytes:
+            raise Problem("payload-too-large")
+        return {"type": "http.request", "body": b"".join(chunks), "more_body": False}
 
 
 @lru_cache(maxsize=1000)
 def _observed(method: str, path: str, status: int) -> Histogram:
     """The histogram of one kind of request; looking it up by labels takes longer than observing."""
     return REQUEST_SECONDS.labels(method, path, str(status))
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    sent = False
-
-    async def replay() -> Message:
-        nonlocal sent
-        if sent:
-            return await receive()
-        sent = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay

@@ -177,6 +177,11 @@ class Installation:
         self.following.look(seen.deployments)
         return self.runtime.now
 
+    @property
+    def keyring_at_hand(self) -> Keyring:
+        """The keys as the last request found them."""
+        return self._keyring
+
     async def keyring(self) -> Keyring:
         """The keys, at least as new as everything committed before this call."""
         return (await self.asked())[0]
@@ -227,6 +232,7 @@ class Installation:
             await asyncio.sleep(self.settings.follow_seconds)
             try:
                 await self.fresh()
+                await self.keyring()
             except StorageUnavailable as failure:
                 log.warning("following_waits", reason=failure.reason)
             except Exception:
