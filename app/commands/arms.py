@@ -1,5 +1,6 @@
 """`warmstart arms`: whether the arms are what the log says, and making them again from it."""
 
+import time
 from typing import TYPE_CHECKING
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from app.commands.stored import DatabaseUrl, on_database
 
 if TYPE_CHECKING:
-    from app.storage.database import Database
+    from app.storage.database import Connection, Database
 
 app = typer.Typer(help="Compare the arms with the log of slates, or make them again from it.", no_args_is_help=True)
 
@@ -36,7 +37,13 @@ def check(database_url: DatabaseUrl = None) -> None:
 @app.command()
 def rebuild(database_url: DatabaseUrl = None) -> None:
     """Make all counts again from the log and the base. Writers wait meanwhile."""
-    from app.storage import arms
+    from app.storage import arms, audit
+    from app.storage.records import Act
 
-    n = on_database(database_url, lambda database: database.transact(arms.rebuild))
+    async def work(connection: "Connection") -> int:
+        n = await arms.rebuild(connection)
+        await audit.add(connection, Act(audit.COMMAND, "arms rebuild"), time.time(), audit.DONE)
+        return n
+
+    n = on_database(database_url, lambda database: database.transact(work))
     typer.echo(f"{n} arms")

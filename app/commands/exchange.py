@@ -1,6 +1,7 @@
 """`warmstart export` and `warmstart import`: an installation as a data set folder, and back."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +24,7 @@ def export_command(out: Annotated[Path, typer.Argument(help="Folder to write; mu
     """Write the installation's users, items and interactions as a data set folder."""
     from app.services.exchange import export
 
-    moved = run_on_installation(lambda database, progress: export(database, out, progress))
+    moved = run_on_installation("export", lambda database, progress: export(database, out, progress))
     show(facts({"users": moved.users, "items": moved.items, "interactions": moved.interactions}))
 
 
@@ -32,7 +33,7 @@ def import_command(data: Annotated[Path, typer.Argument(help="Data set folder to
     """Take a data set folder into the installation. Interrupted, it is finished by running it again."""
     from app.services.exchange import import_folder
 
-    moved = run_on_installation(lambda database, progress: import_folder(database, data, progress))
+    moved = run_on_installation("import", lambda database, progress: import_folder(database, data, progress))
     show(
         facts(
             {
@@ -45,11 +46,16 @@ def import_command(data: Annotated[Path, typer.Argument(help="Data set folder to
     )
 
 
-def run_on_installation(work: "Callable[[Database, Progress], Awaitable[Moved]]") -> "Moved":
-    """Do something with the database that the settings name, showing progress; errors become sentences."""
+def run_on_installation(name: str, work: "Callable[[Database, Progress], Awaitable[Moved]]") -> "Moved":
+    """Do something with the database that the settings name, showing progress; errors become sentences.
+
+    It is on record under that name from its beginning, with a status once it is done.
+    """
     from app.services.exchange import ExchangeError
+    from app.storage import audit
     from app.storage.database import Database
     from app.storage.errors import StorageUnavailable, UnsafeDatabase
+    from app.storage.records import Act
     from models.datasets.description import DatasetError
 
     async def run() -> "Moved":
@@ -58,8 +64,12 @@ def run_on_installation(work: "Callable[[Database, Progress], Awaitable[Moved]]"
         database = await Database.open(settings.database)
         try:
             await database.upgrade()
+            act = Act(audit.COMMAND, name)
+            row = await database.transact(lambda connection: audit.add(connection, act, time.time()))
             with progress_bars() as progress:
-                return await work(database, progress)
+                moved = await work(database, progress)
+            await database.transact(lambda connection: audit.end(connection, row, audit.DONE, None))
+            return moved
         finally:
             await database.close()
 

@@ -105,7 +105,9 @@ def _folder(data: Path | None) -> Iterator[tuple[Path, "LearntThrough | None"]]:
 
     with tempfile.TemporaryDirectory() as aside:
         folder = Path(aside) / "installation"
-        moved = run_on_installation(lambda database, progress: export(database, folder, progress))
+        moved = run_on_installation(
+            "train --from-installation", lambda database, progress: export(database, folder, progress)
+        )
         yield folder, moved.through
 
 

@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from app.api.access import ACCESS
@@ -144,3 +146,29 @@ async def test_keys_made_on_the_command_line_are_on_record(start: Start, sqlite_
         other = await asyncio.to_thread(run, "create", "--name", "y", "--scope", "admin")
         rows = [(act["method"], act["route"]) for act in await acts(service, other)]
         assert rows[1:] == [("COMMAND", f"keys revoke {key_id}"), ("COMMAND", f"keys create {key_id}")]
+
+
+async def test_what_is_taken_out_and_in_on_the_command_line_is_on_record(
+    start: Start, sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What failed has no status."""
+    monkeypatch.setenv("WARMSTART_DATABASE_URL", sqlite_url)
+    monkeypatch.setenv("WARMSTART_DATA_DIR", str(tmp_path))
+    async with start(()) as service:
+        await service.put("/v1/domains/shop", {})
+        await service.rate("ada", {"a": 4}, "shop")
+        for words, code in (
+            (["export", str(tmp_path / "out")], 0),
+            (["import", str(tmp_path / "nowhere")], 2),
+            (["import", str(tmp_path / "out")], 0),
+            (["arms", "rebuild"], 0),
+        ):
+            done = await asyncio.to_thread(CliRunner().invoke, command_line, words)
+            assert done.exit_code == code, done.output
+        acts = (await service.get("/v1/admin/audit"))["acts"]
+        assert [(act["route"], act["status"]) for act in acts if act["method"] == "COMMAND"] == [
+            ("arms rebuild", 200),
+            ("import", 200),
+            ("import", None),
+            ("export", 200),
+        ]
