@@ -87,11 +87,13 @@ def test_the_page_of_results_is_made_of_the_reports_alone(tmp_path: Path) -> Non
     (tmp_path / "a.json").write_text(report().model_dump_json())
     (tmp_path / "a.timings.json").write_text(TIMINGS.model_dump_json())
     (tmp_path / "b.json").write_text(report().model_dump_json())
+    (tmp_path / "b.md").write_text("What limits it.\n")
     page = results_page(tmp_path)
     assert page == results_page(tmp_path)
     assert page.count("## kshot on cinema") == 2
     assert page.count("\nwarmstart evaluate\n") == 2
     assert page.count("### Times") == 1
+    assert page.index("## kshot") < page.index("What limits it.") < page.rindex("### ")
     assert "| bayes | **1.0000** |" in page
 
 
