@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.datasets.dataset import Dataset
 from models.training.gaussian import FieldRegression, pack, pack_dual, pack_outer, posterior, unpack
-from models.training.new_items import NewItemPrior, fit_new_items
+from models.training.new_items import NewItemPrior, expected_of_new
 
 LOADING, BIAS_SPREAD, SPREAD, SHRINKAGE = 0.4, 0.4, 0.1, 5.0
 """Where the fit starts: c and the spread of b and of v in units of the ratings' spread, ratings' worth of shrinkage. EM
@@ -64,17 +64,16 @@ class FactorEM:
         self.trained = [(self.domain == d) & (self.item_weight > 0) for d in range(self.n_domains)]  # (N,) each
 
         exposure = self._exposure()
+        spread = [self._per_weight(self.item_weight * exposure.square(), d) for d in range(self.n_domains)]
+        self.exposure_variance = torch.stack(spread)  # (D,) over ratings
         content = [data.items.content.features]
         item_fields = [field.width for field in data.schema.item_attributes.fields]
         if more_content is not None:
             content, item_fields = [*content, more_content], [*item_fields, more_content.shape[1]]
         self.item_features = torch.cat([exposure[:, None], *(columns.double() for columns in content)], dim=1)
-        self.item_fields = item_fields
         user_fields = [field.width for field in data.schema.user_attributes.fields]
         self.user_prior = FieldRegression(self.size, user_fields, attribute_prior)
-        self.item_priors = [
-            FieldRegression(self.size, [1, *self.item_fields], content_prior) for _ in range(self.n_domains)
-        ]
+        self.item_priors = [FieldRegression(self.size, [1, *item_fields], content_prior) for _ in range(self.n_domains)]
         self.domain_noise = torch.stack([self._per_weight(self.energy, d) for d in range(self.n_domains)])  # s² (D,)
         self.noise = self.domain_noise[self.domain]  # (N,)
         unit = self.domain_noise.sqrt()  # (D,) spread of ratings: what one step on a domain's scale is
@@ -105,14 +104,10 @@ class FactorEM:
         return log_count - centre[self.domain]
 
     def new_items(self, d: int) -> NewItemPrior:
-        """What to expect of a domain's items that nobody has rated; of a domain without ratings what EM began with."""
-        of_d, prior = self.trained[d], self.item_priors[d]
-        if not of_d.any():
-            nothing = FieldRegression(self.size, self.item_fields, prior.use_features)
-            return NewItemPrior(nothing.weights, nothing.covariance, prior.noise)
-        posteriors = self.item_mean[of_d], self.item_covariance[of_d]
-        content = self.item_features[of_d, 1:]
-        return fit_new_items(prior, content, self.item_fields, *posteriors, self.item_weight[of_d])
+        """What to expect of a domain's items that nobody has rated."""
+        of_d = self.trained[d]
+        told = self.item_features[of_d], self.item_mean[of_d, 0], self.item_weight[of_d]
+        return expected_of_new(self.item_priors[d], *told, self.exposure_variance[d])
 
     def step(self) -> None:
         """One round: users, their prior, items, their priors, loadings and noise."""

@@ -120,14 +120,10 @@ class FieldRegression:
         """Prior means (n, Q)."""
         return self.design(features) @ self.weights
 
-    def update(self, features: Tensor, means: Tensor, covariance_sum: Tensor, weights: Tensor | None = None) -> None:
-        """One step of EM on outputs with posterior means (n, Q) and covariances that sum to `covariance_sum` (Q, Q).
-
-        `weights` (n,) are how many outputs each counts for, in that sum too; one where None.
-        """
+    def update(self, features: Tensor, means: Tensor, covariance_sum: Tensor) -> None:
+        """One step of EM on outputs with posterior means (n, Q) and covariances that sum to `covariance_sum` (Q, Q)."""
         design = self.design(features)
-        counted = design if weights is None else weights[:, None] * design
-        gram, target = counted.T @ design, counted.T @ means
+        gram, target = design.T @ design, design.T @ means
         flat = design.new_tensor([INTERCEPT_VARIANCE])
         standardised, doubts = torch.empty_like(self.weights), []
         for group, variance in zip(self.groups, self.variance, strict=True):
@@ -139,10 +135,8 @@ class FieldRegression:
             if group.start == 0:
                 self.covariance = covariance
         residual = means - design @ self.weights
-        weighted = residual if weights is None else weights[:, None] * residual
-        scatter = covariance_sum + weighted.T @ residual + standardised.T @ standardised
-        n = len(means) if weights is None else float(weights.sum())
-        self.noise = scatter / max(n, 1) + _FLOOR * torch.eye(means.shape[1], dtype=torch.float64)
+        scatter = covariance_sum + residual.T @ residual + standardised.T @ standardised
+        self.noise = scatter / max(len(means), 1) + _FLOOR * torch.eye(means.shape[1], dtype=torch.float64)
         if self.use_features and len(self.field):
             self._update_variance(doubts)
 

@@ -1,17 +1,16 @@
 """What to expect of an item that nobody has rated yet.
 
-    (b_i, v_i) ~ N(W' [1, f_i], Λ)        f_i the item's content; it counts n_i / (n_i + reg), n_i ratings
-    b_i ~ level + slope W_b' [1, f_i]     as over ratings: an item counts n_i
+    (b_i, v_i) ~ N(W' [1, e_i, f_i], Λ)   e_i how often it was rated, around what a rating is typically of; f_i content
+    b_i ~ level + slope W_b' [1, 0, f_i]  as over ratings: an item counts as often as it was rated
 
-People rate what is good, so the number of an item's ratings tells of quality, and `models.training.factor_em` goes by
-it. Of a new item there is no number, and the first line is the same regression without. In it items count alike once
-they are known well, which learns most of content; but most items are rated by few, and those one is asked about are
-rated by many. So bias is put on the scale of ratings by the second line, fitted to what the first says of each item
-*without that item*: by leave-one-out, in closed form (Allen, "The relationship between variable selection and data
-augmentation and a method for prediction", Technometrics 1974). The slope takes away what was made too much of.
+People rate what is good, so the number of an item's ratings tells of quality, and the first line, which is that of
+`models.training.factor_em`, goes by it. Of a new item there is no number, and at e_i = 0 stands what a rating is
+typically of. But the line is learnt from all items, most of which few people rate, and lies too low where most ratings
+are. So bias is put on the scale of ratings by the second line, fitted to what the first says of each item *without that
+item*: by leave-one-out, in closed form (Allen, "The relationship between variable selection and data augmentation and a
+method for prediction", Technometrics 1974). The slope takes away what was made too much of.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,10 +18,6 @@ from torch import Tensor
 
 from models.training.gaussian import FieldRegression
 
-RELIABLE = 5.0
-"""reg: ratings at which an item counts half."""
-STEPS = 10
-"""Of EM, from where the regression that knows the counts has arrived."""
 MOST_LEVERAGE = 0.95
 """An item says at most this share of what is expected of itself."""
 
@@ -36,31 +31,33 @@ class NewItemPrior:
     covariance: Tensor
     """(1 + F, 1 + F) of the bias's weights, in units of `spread`'s first entry."""
     spread: Tensor
-    """(P, P), Λ."""
+    """(P, P), Λ and what not knowing e_i adds to it."""
 
 
-def fit_new_items(
-    known: FieldRegression, features: Tensor, widths: Sequence[int], means: Tensor, covariances: Tensor, counts: Tensor
+def expected_of_new(
+    known: FieldRegression, features: Tensor, bias: Tensor, counts: Tensor, exposure_variance: Tensor
 ) -> NewItemPrior:
-    """Learn it from n items with posteriors N(`means` (n, P), `covariances` (n, P, P)) and `counts` (n,) of ratings.
+    """Make it of the regression for `known` items: n items with `features` (n, 1 + F), of which the first is e_i,
+    posterior means `bias` (n,) and `counts` (n,) of ratings, over which e_i has the variance (); n may be 0.
 
-    `features` (n, F) are content, of fields as wide as `widths`; `known` is the regression on the number of ratings and
-    these.
+    A regression without features has no e_i.
     """
-    regression = FieldRegression(means.shape[1], widths, known.use_features)
-    regression.variance, regression.noise = known.variance[:, 1:].clone(), known.noise
-    reliable = counts / (counts + RELIABLE)
-    reliable *= reliable.sum() / reliable.square().sum()  # as many items' worth as they are evidence
-    for _ in range(STEPS):
-        regression.update(features, means, torch.einsum("n,npq->pq", reliable, covariances), reliable)
-    design, bias = regression.design(features), means[:, 0]
-    leverage = reliable * ((design @ regression.covariance) * design).sum(1)
-    without = bias - (bias - design @ regression.weights[:, 0]) / (1 - leverage).clamp(min=1 - MOST_LEVERAGE)
+    weights, covariance, spread = known.weights.clone(), known.covariance, known.noise
+    if known.use_features:
+        kept = torch.arange(len(weights)) != 1
+        weights, covariance = weights[kept], covariance[kept][:, kept]
+        spread = spread + exposure_variance * torch.outer(known.weights[1], known.weights[1])
+    if not len(bias):
+        return NewItemPrior(weights, covariance, spread)
+    design = known.design(features)
+    leverage = ((design @ known.covariance) * design).sum(1).clamp(max=MOST_LEVERAGE)
+    without = bias - (bias - design @ known.weights[:, 0]) / (1 - leverage)
+    if known.use_features:
+        without -= features[:, 0] * known.weights[1, 0]
     share = counts / counts.sum()
     expected, level = share @ without, share @ bias
     told = share @ (without - expected).square()
     slope = ((share * (without - expected)) @ bias / told.clamp(min=1e-12)).clamp(0, 1)
-    weights = regression.weights.clone()
     weights[:, 0] *= slope
     weights[0, 0] += level - slope * expected
-    return NewItemPrior(weights, slope.square() * regression.covariance, regression.noise)
+    return NewItemPrior(weights, slope.square() * covariance, spread)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from models.training.gaussian import FieldRegression
-from models.training.new_items import NewItemPrior, fit_new_items
+from models.training.new_items import NewItemPrior, expected_of_new
 
 N_ITEMS, N_TAGS = 400, 6
 
@@ -23,10 +23,10 @@ def world(tells: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 def learnt(tags: Tensor, bias: Tensor, counts: Tensor) -> NewItemPrior:
     known = FieldRegression(1, [1, N_TAGS])
     exposure = counts.log1p() - (counts @ counts.log1p()) / counts.sum()
-    doubt = (0.1 / counts)[:, None, None]
+    features = torch.cat([exposure[:, None], tags], dim=1)
     for _ in range(30):
-        known.update(torch.cat([exposure[:, None], tags], dim=1), bias[:, None], doubt.sum(0))
-    return fit_new_items(known, tags, [N_TAGS], bias[:, None], doubt, counts)
+        known.update(features, bias[:, None], (0.1 / counts).sum()[None, None])
+    return expected_of_new(known, features, bias, counts, (counts @ exposure.square()) / counts.sum())
 
 
 def expected(prior: NewItemPrior, tags: Tensor) -> Tensor:
@@ -60,6 +60,5 @@ def test_without_content_the_level_is_the_mean_rating() -> None:
     _, bias, counts = world(1.0, seed=0)
     known = FieldRegression(1, [1], use_features=False)
     known.update(counts[:, None], bias[:, None], torch.zeros(1, 1).double())
-    nothing = torch.zeros(N_ITEMS, 0).double()
-    prior = fit_new_items(known, nothing, [], bias[:, None], torch.zeros(N_ITEMS, 1, 1).double(), counts)
+    prior = expected_of_new(known, counts[:, None], bias, counts, torch.tensor(0.0))
     assert float(prior.weights[0, 0]) == pytest.approx(float(counts @ bias / counts.sum()))
