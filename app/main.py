@@ -14,7 +14,8 @@ from app.api.draining import LastAnswers, readiness_first
 from app.api.headers import AnswerHeaders, cross_origin
 from app.api.middleware import RequestLimits
 from app.api.problems import describe
-from app.api.shedding import LoadShedding
+from app.api.shedding import Door, LoadShedding
+from app.services.admission import Admission
 from app.services.deploy import Deployments
 from app.services.installation import Installation
 from app.services.upkeep import Upkeep
@@ -68,9 +69,11 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     describe(app)
     for module in (recommendations, interactions, rewards, catalogue, users, tokens, admin, exploration, health, page):
         app.include_router(module.router)
-    app.add_middleware(LoadShedding, settings=settings)
-    app.add_middleware(LastAnswers, ready=lambda: app.state.installation.ready)
+    admission = Admission(settings.max_working, settings.max_queue, settings.max_wait_seconds)
+    app.add_middleware(LoadShedding, settings=settings, admission=admission)
     app.add_middleware(RequestLimits, settings=settings)
+    app.add_middleware(Door, admission=admission)
+    app.add_middleware(LastAnswers, ready=lambda: app.state.installation.ready)
     app.add_middleware(AnswerHeaders)
     if settings.cors_origins:
         app.add_middleware(CORSMiddleware, **cross_origin(settings.cors_origins))

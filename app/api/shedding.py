@@ -18,12 +18,29 @@ from app.telemetry import DEADLINES_PASSED
 UNKNOWN_OUTCOME = "A write may or may not have been stored: send it again with the same event ids."
 
 
+_REFUSAL = problem_response("overloaded")
+
+
+class Door:
+    """Turns requests away before they are read, where even to let them wait would cost those that are answered."""
+
+    def __init__(self, app: ASGIApp, admission: Admission) -> None:
+        self.app = app
+        self.admission = admission
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and has_deadline(scope["path"]) and self.admission.turn_away():
+            await _REFUSAL(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
 class LoadShedding:
     """Lets in as many requests as can be answered; see `app.services.admission`."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, admission: Admission) -> None:
         self.app = app
-        self.admission = Admission(settings.max_working, settings.max_queue, settings.max_wait_seconds)
+        self.admission = admission
         self.deadline = settings.deadline_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -36,7 +53,7 @@ class LoadShedding:
         try:
             await self.admission.enter()
         except Refused:
-            await problem_response("overloaded")(scope, receive, send)
+            await _REFUSAL(scope, receive, send)
             return
         started = time.monotonic()
         timer = asyncio.get_running_loop().call_later(deadline - started, answer.expire)

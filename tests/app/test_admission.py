@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from app.api.shedding import Door
 from app.engine.answering import Question
 from app.engine.batching import Batcher
 from app.engine.deadline import DEADLINE, DeadlinePassed, in_time
-from app.services.admission import FLOOR, START, WINDOW_ANSWERS, WINDOW_SECONDS, Admission, Limit, Refused
+from app.services.admission import CHOICE, FLOOR, START, WINDOW_ANSWERS, WINDOW_SECONDS, Admission, Limit, Refused
 from tests.app.conftest import Start
 from tests.app.refusals import refused
 from tests.app.test_cache import Clock
@@ -69,6 +71,52 @@ async def test_where_the_line_stays_the_newest_goes_first(clock: Clock) -> None:
         door.leave("x", 0.01)
         await task
     assert order == ["c", "b", "a"]
+
+
+async def test_where_the_line_stays_no_more_get_in_it_than_there_is_a_choice_from(clock: Clock) -> None:
+    door = full(clock, waiting=10)
+    await door.enter()
+    burst, _ = await queue(door, *"abcde")
+    assert not door.turn_away()
+    clock.now += PATIENCE + 1
+    late = []
+    for _ in range(CHOICE):
+        assert not door.turn_away()
+        late += (await queue(door, "late"))[0]
+    assert door.turn_away()
+    door.leave("x", 0.01)
+    for _ in range(CHOICE):
+        assert not door.turn_away()
+        late += (await queue(door, "later"))[0]
+    assert door.turn_away()
+    while any(not task.done() for task in (*burst, *late)):
+        door.leave("x", 0.01)
+        await asyncio.sleep(0)
+    assert not door.turn_away(), "the line is gone"
+
+
+async def test_whoever_is_turned_away_is_not_read(clock: Clock) -> None:
+    door = full(clock)
+    await door.enter()
+    _, passed = await queue(door, "a", "b")
+    clock.now += PATIENCE + 1
+    await queue(door, *"cdef")
+    sent: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        passed.append(scope["path"])
+
+    async def receive() -> Message:
+        raise AssertionError("it was read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    for path in ("/v1/recommendations", "/livez", "/v1/admin/checkpoints"):
+        await Door(app, door)({"type": "http", "path": path}, receive, send)
+    assert passed == ["/livez", "/v1/admin/checkpoints"]
+    assert [message.get("status") for message in sent] == [503, None]
+    assert (b"retry-after", b"1") in sent[0]["headers"]
 
 
 async def test_no_more_wait_than_may(clock: Clock) -> None:
