@@ -61,7 +61,7 @@ def html(report: Report, timings: Timings) -> str:
 def results_page(folder: Path) -> str:
     """`docs/RESULTS.md`, made of the reports `<name>.json` in `folder` (times: `<name>.timings.json`), by name.
 
-    Above a report's tables stands what somebody has to say of them, in words alone, as kept in `<name>.md`. Behind all
+    Above a report's tables stands what somebody has to say of them, in words alone, as kept in `<name>.remarks`. Behind all
     reports stands what other commands printed, as kept in `<name>.txt`, whose first line is `$ <command>`.
     """
     chapters: list[tuple[Report, str, list[Table], Table | None]] = []
@@ -71,7 +71,7 @@ def results_page(folder: Path) -> str:
         report = Report.model_validate_json(file.read_bytes())
         times = file.with_name(file.name.removesuffix(".json") + TIMES_SUFFIX)
         timings = Timings.model_validate_json(times.read_bytes()) if times.is_file() else None
-        said = file.with_suffix(".md")
+        said = file.with_suffix(".remarks")
         remarks = said.read_text(encoding="utf-8").strip() if said.is_file() else ""
         chapters.append((report, remarks, tables(report), times_table(timings) if timings else None))
     printed = [(file.stem, file.read_text().rstrip()) for file in sorted(folder.glob("*.txt"))]

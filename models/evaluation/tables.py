@@ -88,7 +88,7 @@ def _by_group(report: Report, figure: str, caption: str, *, strongest: bool = Fa
     """One figure, a column for each group of questions; rows without it are left out."""
     rows = [row for row in report.rows if all(figure in cell.figures for cell in row.cells.values())]
     strong = set()
-    complete = [row for row in rows if not _of_fewer_draws(report, row)]
+    complete = [row for row in rows if not _of_fewer_draws(report, row) and row.cells.keys() >= report.groups.keys()]
     if strongest and complete:
         pick: Callable[..., Row] = min if figure in LOWER_IS_BETTER else max
         for column, group in enumerate(report.groups, start=1):

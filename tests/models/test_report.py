@@ -68,6 +68,17 @@ def test_the_best_of_a_column_and_what_is_better_beyond_doubt_stand_out() -> Non
     assert difference.strong == {(0, 1)}
 
 
+def test_a_row_that_sat_some_groups_alone_is_shown_and_does_not_stand_out() -> None:
+    shares = [row.model_copy(update={"cells": dict.fromkeys(("20%", "50%"), row.cells["k=0"])}) for row in ROWS]
+    good = Cell(figures={name: value / 2 for name, value in ROWS[-1].cells["k=0"].figures.items()})
+    some = Row(name="new", recommender="new", cells={"20%": good})
+    made = report().model_copy(update={"measure": "transfer", "groups": {"20%": (3, 4), "50%": (3, 4)}})
+    (errors,) = [table for table in tables(made.model_copy(update={"rows": [*shares, some]})) if table.title == "RMSE"]
+    assert errors.rows[-1][0] == "new"
+    assert errors.rows[-1][2] == ""
+    assert not [place for place in errors.strong if place[0] == len(errors.rows) - 1]
+
+
 def test_the_page_of_html_needs_no_other_file_and_escapes_what_it_is_given(tmp_path: Path) -> None:
     write(report(), TIMINGS, tmp_path)
     page = (tmp_path / "report.html").read_text()
@@ -87,7 +98,7 @@ def test_the_page_of_results_is_made_of_the_reports_alone(tmp_path: Path) -> Non
     (tmp_path / "a.json").write_text(report().model_dump_json())
     (tmp_path / "a.timings.json").write_text(TIMINGS.model_dump_json())
     (tmp_path / "b.json").write_text(report().model_dump_json())
-    (tmp_path / "b.md").write_text("What limits it.\n")
+    (tmp_path / "b.remarks").write_text("What limits it.\n")
     page = results_page(tmp_path)
     assert page == results_page(tmp_path)
     assert page.count("## kshot on cinema") == 2
