@@ -61,8 +61,8 @@ def html(report: Report, timings: Timings) -> str:
 def results_page(folder: Path) -> str:
     """`docs/RESULTS.md`, made of the reports `<name>.json` in `folder` (times: `<name>.timings.json`), by name.
 
-    Above a report's tables stands what somebody has to say of them, in words alone, as kept in `<name>.remarks`. Behind all
-    reports stands what other commands printed, as kept in `<name>.txt`, whose first line is `$ <command>`.
+    Above a report's tables stands what somebody has to say of them, in words alone, as kept in `<name>.remarks`. Behind
+    all reports stands what other commands printed, as kept in `<name>.txt`, whose first line is `$ <command>`.
     """
     chapters: list[tuple[Report, str, list[Table], Table | None]] = []
     for file in sorted(folder.glob("*.json")):
