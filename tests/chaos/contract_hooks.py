@@ -24,10 +24,7 @@ NO = (False, "false")
 def _known(value: Any, sort: str = "") -> Any:
     """The document with ids of what there is in place of generated ones."""
     if isinstance(value, dict):
-        known = {key: _known(inner, LISTS.get(key, key)) for key, inner in value.items()}
-        if known.get("allow_fallback") in NO and known.get("domain") != "films":
-            del known["allow_fallback"]
-        return known
+        return {key: _known(inner, LISTS.get(key, key)) for key, inner in value.items()}
     if isinstance(value, list):
         return [_known(inner, sort) for inner in value]
     if sort in KNOWN and isinstance(value, str) and 0 < len(value) <= SHORT and value.isprintable() and value.strip():
@@ -49,3 +46,10 @@ def map_query(context: schemathesis.HookContext, query: Any) -> Any:
 @schemathesis.hook
 def map_path_parameters(context: schemathesis.HookContext, path_parameters: Any) -> Any:
     return _known(path_parameters)
+
+
+@schemathesis.hook
+def before_call(context: schemathesis.HookContext, case: Any, kwargs: Any) -> None:
+    for part in (case.query, case.body):
+        if isinstance(part, dict) and part.get("allow_fallback") in NO and part.get("domain") != "films":
+            del part["allow_fallback"]
