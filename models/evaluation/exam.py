@@ -4,7 +4,7 @@ A question shows a user's support (some interactions, and attributes) and asks f
 order of the whole catalogue; the answers are held against what the user did, which no recommender has seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -63,6 +63,11 @@ class Group:
             values=self.values[index],
             mask=self.mask[index],
         )
+
+    def batches(self, size: int) -> Iterator["Group"]:
+        """The questions, so many at a time."""
+        for index in torch.split(torch.arange(len(self)), size):
+            yield self.rows(index)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.evaluation import metrics
 from models.evaluation.exam import Exam, Group
@@ -94,36 +95,41 @@ def measure_ratings(
 def measure_rankings(predictor: Predictor, exam: Exam, group: Group) -> Measured:
     """Lists of the whole catalogue without the support, held against the held-out items (relevance is binary)."""
     catalogue = exam.catalogue.nonzero().flatten() if group.candidates is None else group.candidates  # (C,)
-    place = torch.full((exam.data.n_items,), -1)
+    found: list[Bools] = []
+    for part in group.batches(RANKING_BATCH):
+        scores = predictor.scores(part.support, part.domain, catalogue).mean
+        found.append(_found(scores.cpu().double().numpy(), part, catalogue, exam.data.n_items))
+    return _list_figures(found, group)
+
+
+def _found(scores: Floats, group: Group, catalogue: Tensor, n_items: int) -> Bools:
+    """(b, C), whether each place of the list of the catalogue without the support holds a query item."""
+    place = torch.full((n_items,), -1)
     place[catalogue] = torch.arange(len(catalogue))
-    ids = np.broadcast_to(catalogue.numpy(), (RANKING_BATCH, len(catalogue)))
-    hits: list[Bools] = []
-    reciprocal: list[Floats] = []
-    for index in torch.split(torch.arange(len(group)), RANKING_BATCH):
-        part = group.rows(index)
-        scores = predictor.scores(part.support, part.domain, catalogue).mean.cpu().double().numpy().copy()
-        open_ = np.ones(scores.shape, dtype=np.bool_)
-        wanted = np.zeros(scores.shape, dtype=np.bool_)
-        for flags, items, mask, value in (
-            (open_, part.support.items, part.support.mask, False),
-            (wanted, part.items, part.mask, True),
-        ):
-            row, column = mask.nonzero(as_tuple=True)
-            at = place[items[row, column]]
-            flags[row[at >= 0].numpy(), at[at >= 0].numpy()] = value
-        order = metrics.rank(scores, ids[: len(scores)], open_)
-        ranked = np.take_along_axis(wanted & open_, order, 1)
-        hits.append(ranked[:, :DEEPEST])
-        reciprocal.append(metrics.reciprocal_rank(ranked))
-    found = np.concatenate(hits)  # (B, 100)
+    open_ = np.ones(scores.shape, dtype=np.bool_)
+    wanted = np.zeros(scores.shape, dtype=np.bool_)
+    for flags, items, mask, value in (
+        (open_, group.support.items, group.support.mask, False),
+        (wanted, group.items, group.mask, True),
+    ):
+        row, column = mask.nonzero(as_tuple=True)
+        at = place[items[row, column]]
+        flags[row[at >= 0].numpy(), at[at >= 0].numpy()] = value
+    order = metrics.rank(scores, np.broadcast_to(catalogue.numpy(), scores.shape), open_)
+    return np.take_along_axis(wanted & open_, order, 1)
+
+
+def _list_figures(found: Sequence[Bools], group: Group) -> Measured:
+    """Figures of lists whose hits `_found` gave, batch by batch."""
+    hits = np.concatenate([ranked[:, :DEEPEST] for ranked in found])  # (B, 100)
     n = group.mask.sum(1).numpy()
-    ideal = (np.arange(found.shape[1]) < n[:, None]).astype(np.float64)
-    measured = {f"ndcg@{k}": _over_lists(metrics.ndcg_at(found.astype(np.float64), ideal, k)) for k in (10, 100)}
-    measured |= {f"recall@{k}": _over_lists(metrics.recall_at(found, n, k, truncated=True)) for k in (10, 20, 50)}
+    ideal = (np.arange(hits.shape[1]) < n[:, None]).astype(np.float64)
+    measured = {f"ndcg@{k}": _over_lists(metrics.ndcg_at(hits.astype(np.float64), ideal, k)) for k in (10, 100)}
+    measured |= {f"recall@{k}": _over_lists(metrics.recall_at(hits, n, k, truncated=True)) for k in (10, 20, 50)}
     return measured | {
-        "precision@10": _over_lists(metrics.precision_at(found, 10)),
-        "hit@10": _over_lists(metrics.hit_at(found, 10)),
-        "mrr": _over_lists(np.concatenate(reciprocal)),
+        "precision@10": _over_lists(metrics.precision_at(hits, 10)),
+        "hit@10": _over_lists(metrics.hit_at(hits, 10)),
+        "mrr": _over_lists(np.concatenate([metrics.reciprocal_rank(ranked) for ranked in found])),
     }
 
 
@@ -131,8 +137,17 @@ def measure_transfer(predictor: Predictor, exam: Exam, group: Group, scale: tupl
     """Errors and order of the query items, and `list` figures: the target's catalogue without the support, held
     against the query items that were liked: rated in the upper quarter of the scale."""
     liked = replace(group, mask=group.mask & (group.values >= scale[0] + 0.75 * (scale[1] - scale[0])))
-    ranked = measure_rankings(predictor, exam, liked)
-    measured = dict(measure_ratings(predictor.answer(group), predictor.rates, group, scale, lists=(LIST, 10)))
+    catalogue = exam.catalogue.nonzero().flatten()  # (C,)
+    asked = torch.unique(torch.cat([catalogue, group.items[group.mask]]))
+    in_catalogue = torch.isin(asked, catalogue).numpy()
+    answers: list[Answers] = []
+    found: list[Bools] = []
+    for part, wanted in zip(group.batches(RANKING_BATCH), liked.batches(RANKING_BATCH), strict=True):
+        scores = predictor.scores(part.support, part.domain, asked)  # adapted once for both
+        answers.append(Answers.of(scores, torch.searchsorted(asked, part.items).clamp(max=len(asked) - 1)))
+        found.append(_found(scores.mean.cpu().double().numpy()[:, in_catalogue], wanted, catalogue, exam.data.n_items))
+    measured = dict(measure_ratings(Answers.joined(answers), predictor.rates, group, scale, lists=(LIST, 10)))
+    ranked = _list_figures(found, liked)
     return measured | {f"list {figure}": ranked[figure] for figure in ("ndcg@10", "recall@10", "hit@10")}
 
 

@@ -26,6 +26,21 @@ class Answers:
     """(B, Q), not clipped; anything where the query is padded."""
     std: Floats | None = None
 
+    @classmethod
+    def of(cls, scores: Scores, place: Tensor) -> "Answers":
+        """Answers to queries whose items have the columns `place`, (b, Q), of `scores`."""
+        mean, std = (
+            None if s is None else s.cpu().gather(1, place).double().numpy() for s in (scores.mean, scores.std)
+        )
+        assert mean is not None
+        return cls(mean, std)
+
+    @classmethod
+    def joined(cls, batches: Sequence["Answers"]) -> "Answers":
+        """Answers of the batches of a group."""
+        stds = [batch.std for batch in batches if batch.std is not None]
+        return cls(np.concatenate([batch.mean for batch in batches]), np.concatenate(stds) if stds else None)
+
 
 class Predictor(ABC):
     """Anything that can be asked."""
@@ -41,15 +56,11 @@ class Predictor(ABC):
 
     def answer(self, group: Group) -> Answers:
         """Answer every question of a group."""
-        means, stds = [], []
-        for index in torch.split(torch.arange(len(group)), BATCH):
-            part = group.rows(index)
+        answers = []
+        for part in group.batches(BATCH):
             asked, place = torch.unique(part.items, return_inverse=True)
-            scores = self.scores(part.support, part.domain, asked)
-            means.append(scores.mean.cpu().gather(1, place))
-            if scores.std is not None:
-                stds.append(scores.std.cpu().gather(1, place))
-        return Answers(_numpy(means), _numpy(stds) if stds else None)
+            answers.append(Answers.of(self.scores(part.support, part.domain, asked), place))
+        return Answers.joined(answers)
 
 
 class TrainedPredictor(Predictor):
@@ -178,7 +189,3 @@ class MostPopular(Predictor):
 def _on_cpu(scores: Scores) -> Scores:
     std = None if scores.std is None else scores.std.cpu()
     return Scores(scores.mean.cpu(), std, kind=scores.kind)
-
-
-def _numpy(chunks: Sequence[Tensor]) -> Floats:
-    return np.asarray(torch.cat(list(chunks)).double().numpy())

@@ -35,7 +35,7 @@ CROSS_DOMAIN_ROWS = ("bayes_biases",)
 """Recipes that every cross-domain table has beside the required rows."""
 CROSS_DOMAIN_BASELINES = ("bayes_biases", target_only(TARGET_ONLY), MOST_POPULAR)
 ONE_DRAW = (
-    "Rows of one draw take long to train and sat the first draw at the first beta alone. Draws are not equally hard: "
+    "Rows of one draw take long to train and sat the first draw alone. Draws are not equally hard: "
     "such a row's differences to the baselines, on that draw, say more than its figures beside the mean of several."
 )
 TRAINED_ROWS = tuple(name for name in REQUIRED if name not in {"random", "constant"})
@@ -55,7 +55,7 @@ class Plan:
     seeds: Sequence[int] = (0,)
     repeat: Sequence[str] | None = None
     """Recipes that are trained with every seed, the others with the first only; None: all of them. Cross-domain, where
-    a seed is a draw: the others sit the first draw at the first beta alone. The blend is shown with every seed where
+    a seed is a draw: the others sit the first draw at each beta. The blend is shown with every seed where
     all its parts are, and learns its weights from the validation users of every seed anyhow."""
     blend: Sequence[str] = ()
     """Recipes whose learnt blend is a row of its own."""
@@ -157,9 +157,8 @@ def _cross_domains(data: Dataset, plan: Plan, progress: Progress, fits: Fits | N
             how: dict[str, Any] = {"device": plan.device, "deterministic": plan.deterministic, "progress": progress}
             sitting = Sitting(exam, fits=fits, **how)
             sitting.add_simple_rows([seed])
-            first = not draws and not parts
             for recipe in recipes:
-                if first or plan.repeat is None or recipe.name in (*TRAINED_ROWS, *CROSS_DOMAIN_ROWS, *plan.repeat):
+                if not draws or plan.repeat is None or recipe.name in (*TRAINED_ROWS, *CROSS_DOMAIN_ROWS, *plan.repeat):
                     sitting.add_recipe(recipe, [seed])
             sitting.add_target_only(alone, [seed])
             draws.append((exam, sitting.entries))

@@ -5,16 +5,19 @@ recommenders are measured on the same resample, so what the users have in common
 chapter 16; Sakai, SIGIR 2006).
 """
 
+import math
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
 from models.evaluation.metrics import Floats, Ints
 
 N_RESAMPLES = 2000
 CHUNK = 200
-"""Resamples drawn at a time, which bounds memory."""
+"""Resamples drawn and added up at a time, which bounds memory."""
 
 Statistic = Literal["root_mean", "mean"]
 
@@ -62,17 +65,25 @@ def paired_bootstrap(
     """
     if not len(counts) or not counts.sum() > 0:
         raise ValueError("no user to resample")
-    generator = np.random.default_rng(seed)
-    shares = np.full(len(counts), 1 / len(counts))
+    columns = np.stack([system, baseline, counts], 1)
     differences = []
-    for start in range(0, n_resamples, CHUNK):
-        times = generator.multinomial(len(counts), shares, size=min(CHUNK, n_resamples - start)).astype(np.float64)
-        n = np.maximum(times @ counts, 1e-12)
-        differences.append(_value(times @ system / n, statistic) - _value(times @ baseline / n, statistic))
+    for times in np.array_split(_times_drawn(len(counts), n_resamples, seed), math.ceil(n_resamples / CHUNK)):
+        ours, theirs, n = (times.astype(np.float64) @ columns).T
+        n = np.maximum(n, 1e-12)
+        differences.append(_value(ours / n, statistic) - _value(theirs / n, statistic))
     low, high = np.quantile(np.concatenate(differences), [(1 - level) / 2, (1 + level) / 2])
     total = counts.sum()
     observed = _value(system.sum() / total, statistic) - _value(baseline.sum() / total, statistic)
     return Interval(difference=float(observed), low=float(low), high=float(high))
+
+
+@lru_cache(maxsize=4)
+def _times_drawn(n_users: int, n_resamples: int, seed: int) -> npt.NDArray[np.uint16]:
+    """(n_resamples, n_users), how often each resample has each user; drawn once for all rows of a table."""
+    generator = np.random.default_rng(seed)
+    shares = np.full(n_users, 1 / n_users)
+    sizes = [min(CHUNK, n_resamples - start) for start in range(0, n_resamples, CHUNK)]
+    return np.concatenate([generator.multinomial(n_users, shares, size).astype(np.uint16) for size in sizes])
 
 
 def _value(mean: Floats, statistic: Statistic) -> Floats:

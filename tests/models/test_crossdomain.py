@@ -248,15 +248,13 @@ def test_a_row_may_sit_the_first_draw_alone_and_is_compared_on_it(world: Dataset
     report = evaluate(world, plan).report
     repeated, once = report.row("mf"), report.row("collective")
     assert (repeated.seeds, once.seeds) == ([0, 1], [0])
-    assert set(repeated.cells) == set(report.groups)
-    assert set(once.cells) == {"20%", *(f"20%, k={k}" for k in SHOTS)}
+    assert set(repeated.cells) == set(once.cells) == set(report.groups)
     difference = once.cells["20%"].against["bayes_biases"]["rmse"].difference
     alone = evaluate(world, replace(plan, seeds=[0], repeat=None, betas=[0.2])).report
     assert difference == alone.row("collective").cells["20%"].against["bayes_biases"]["rmse"].difference
     headline = tables(report)[0]
     names = [row[0] for row in headline.rows]
     assert {"mf", "collective (1 draw)"} <= set(names)
-    assert headline.rows[names.index("collective (1 draw)")][-1] == ""
 
 
 @pytest.mark.parametrize("hidden", [0.0, 1.0])
