@@ -8,10 +8,12 @@ The others wait, a bounded number of them and for a bounded time. A burst waits 
 empty for as long as anybody may wait it is no burst: then the newest goes first and patience is short, for the old ones
 are about to give up anyway. That is controlled delay with adaptive LIFO (Maurer, "Fail at Scale", ACM Queue 2015).
 And then the line takes no more than there is a choice to be made from; the others are turned away before anything is
-done for them, for what is done for many who are refused is not done for those who are answered.
+done for them, for what is done for many who are refused is not done for those who are answered. A line so short may
+well be empty for a moment: it is over when nobody has been refused for as long as a burst may wait.
 """
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -92,19 +94,26 @@ class Admission:
         self._working = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._empty_at = clock()
+        self._refused_at = -math.inf
+        self._overloaded = False
         self._welcome = CHOICE * self.limit.value
         CONCURRENCY_LIMIT.set(self.limit.value)
 
     @property
     def overloaded(self) -> bool:
-        """Whether requests have been waiting for longer than a burst takes."""
-        return bool(self._waiting) and self._clock() > self._empty_at + self._patience
+        """Whether requests have been waiting for longer than a burst takes, or still are refused since."""
+        now = self._clock()
+        if self._waiting:
+            self._overloaded |= now > self._empty_at + self._patience
+        elif now > self._refused_at + self._patience:
+            self._overloaded = False
+        return self._overloaded
 
     def turn_away(self) -> bool:
         """Whether to refuse whoever comes now, before anything is done for them; whoever is refused is counted."""
         if self._welcome or not self.overloaded:
             return False
-        REFUSED.labels("at the door").inc()
+        self._count("at the door")
         return True
 
     async def enter(self) -> None:
@@ -117,7 +126,7 @@ class Admission:
         if overloaded and len(self._waiting) >= self.limit.value:
             self._refuse(self._waiting[0], "too long")  # it would have to wait for all those that came later
         elif len(self._waiting) >= self._max_waiting:
-            REFUSED.labels("too many").inc()
+            self._count("too many")
             raise Refused
         if not self._waiting:
             self._empty_at = self._clock()
@@ -159,8 +168,12 @@ class Admission:
         if not turn.done():
             self._waiting.remove(turn)
             REQUESTS_WAITING.set(len(self._waiting))
-            REFUSED.labels(reason).inc()
+            self._count(reason)
             turn.set_exception(Refused())
+
+    def _count(self, reason: str) -> None:
+        self._refused_at = self._clock()
+        REFUSED.labels(reason).inc()
 
     def _work(self, change: int) -> None:
         self._working += change

@@ -95,6 +95,22 @@ async def test_where_the_line_stays_no_more_get_in_it_than_there_is_a_choice_fro
     assert not door.turn_away(), "the line is gone"
 
 
+async def test_an_empty_line_ends_no_overload_while_somebody_is_refused(clock: Clock) -> None:
+    door = full(clock)
+    await door.enter()
+    tasks, _ = await queue(door, *"ab")
+    clock.now += PATIENCE + 1
+    tasks += (await queue(door, *"cde"))[0]  # there is room for one to wait: "a" and others are refused
+    for _ in range(len(tasks)):
+        door.leave("x", 0.01)
+        await asyncio.sleep(0)
+    assert await asyncio.gather(*tasks, return_exceptions=True) != [None] * len(tasks)
+    clock.now += PATIENCE - 1
+    assert door.overloaded, "refused a moment ago"
+    clock.now += 2
+    assert not door.overloaded
+
+
 async def test_whoever_is_turned_away_is_not_read(clock: Clock) -> None:
     door = full(clock)
     await door.enter()

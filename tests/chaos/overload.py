@@ -4,10 +4,14 @@ One service with four parts of MovieLens-100K. Its capacity is measured first, t
 around it: the peak is the most good answers a second at any of them. Then they arrive at five times the capacity. Good
 answers must go on at 80 % of the peak, their 99th percentile may at most double, whatever is refused must say when to
 come again, and somebody who looks whether the service is alive must hear so within 100 ms.
+
+Service and database get the first half of the cores and the generator the rest: its work grows five-fold with the rate,
+and on common cores it would take from the service what the service is then blamed for. `--together` shares them.
 """
 
 import argparse
 import json
+import os
 import threading
 import time
 from collections import Counter
@@ -143,10 +147,20 @@ class Outcome:
         return found
 
 
-def run(movies: Movies, folder: Path, database_url: str, seconds: float, settling: float) -> Outcome:
-    """Overload one service for `seconds`; each rate before takes `settling` seconds."""
+def halves(together: bool) -> tuple[list[int], list[int]]:
+    """Cores of the service, and of those who ask."""
+    cores = sorted(os.sched_getaffinity(0))
+    half = 0 if together else len(cores) // 2
+    return cores[:half] or cores, cores[half:]
+
+
+def run(
+    movies: Movies, folder: Path, database_url: str, seconds: float, settling: float, asking: Sequence[int]
+) -> Outcome:
+    """Overload one service for `seconds`, from the cores `asking`; each rate before takes `settling` seconds."""
     stock = movies.stock(folder / "checkpoints", *PARTS)
     with warmstart(folder, checkpoint_dir=stock, database_url=database_url, learn_seconds=0) as server:
+        os.sched_setaffinity(0, asking)  # of what is started from now on as well
         bodies = [json.dumps({**body, "k": 10, "exploration": EXPLORATION}) for body in questions(movies)]
         capacity = measured(server, bodies, settling)
         print(f"capacity {capacity:.0f} requests/s (closed loop, 32 connections)", flush=True)
@@ -190,15 +204,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--settling", type=float, default=10.0, help="seconds at each rate before")
     parser.add_argument("--database", choices=[*KINDS, "both"], default="both")
+    parser.add_argument("--together", action="store_true", help="all on the same cores")
     parser.add_argument("--data", type=Path, default=Path("var/datasets/movielens-100k"))
     arguments = parser.parse_args()
     failed = False
+    serving, asking = halves(arguments.together)
     with scratch() as folder:
         movies = prepare(fetch("movielens-100k", arguments.data), folder, PARTS)
         for name in KINDS if arguments.database == "both" else (arguments.database,):
-            print(f"{name}:", flush=True)
+            print(f"{name}, service and database on cores {serving}, generator on {asking}:", flush=True)
+            os.sched_setaffinity(0, serving)
             with database(name, folder) as url:
-                outcome = run(movies, folder / name, url, arguments.seconds, arguments.settling)
+                outcome = run(movies, folder / name, url, arguments.seconds, arguments.settling, asking)
             peak, over = outcome.peak, outcome.overload
             print(
                 f"goodput {100 * over.goodput / peak.goodput:.0f} % of the peak at {peak.share:g} x, accepted p99"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import uvloop
 from pydantic import BaseModel
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -131,4 +132,6 @@ def _request(path: str, body: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    print(asyncio.run(send_all(Job.model_validate_json(sys.stdin.buffer.read()))).model_dump_json())
+    made = uvloop.run(send_all(Job.model_validate_json(sys.stdin.buffer.read()))).model_dump_json()
+    with open(sys.stdout.fileno(), "wb", closefd=False) as whole:  # print may write a part, where it has no buffer
+        whole.write(made.encode())
