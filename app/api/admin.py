@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Query
 from starlette.responses import Response
 
-from app.api.answers import AuditResponse, CheckpointOut, DeploymentOut, EvaluationResponse
+from app.api.admin_answers import AuditResponse, CheckpointOut, DeploymentOut, EvaluationResponse
 from app.api.depends import Here, Reloads
 from app.api.parsing import StrictRoute, json_response
 from app.api.problems import problems
