@@ -1,6 +1,6 @@
 """What every answer carries, in pure ASGI (BaseHTTPMiddleware breaks cancellation)."""
 
-import os
+import random
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -26,7 +26,7 @@ class AnswerHeaders:
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id = _given_id(scope) or os.urandom(16).hex()
+        state["request_id"] = request_id = _given_id(scope) or f"{random.getrandbits(128):032x}"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

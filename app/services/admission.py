@@ -7,9 +7,9 @@ and not as overload. It is the estimate of TCP Vegas (Brakmo and Peterson, 1995)
 The others wait, a bounded number of them and for a bounded time. A burst waits in order. Where the line has not been
 empty for as long as anybody may wait it is no burst: then the newest goes first and patience is short, for the old ones
 are about to give up anyway. That is controlled delay with adaptive LIFO (Maurer, "Fail at Scale", ACM Queue 2015).
-And then the line takes no more than there is a choice to be made from; the others are turned away before anything is
-done for them, for what is done for many who are refused is not done for those who are answered. A line so short may
-well be empty for a moment: it is over when nobody has been refused for as long as a burst may wait.
+And then the line takes one for each that is answered; the others are turned away before anything is done for them, for
+what is done for many who are refused is not done for those who are answered. A line so short may well be empty for a
+moment: the overload is over when nobody has been refused for as long as a burst may wait.
 """
 
 import asyncio
@@ -27,8 +27,6 @@ FLOOR = 4
 """Requests that may always be: one is computed, others are on their way to it and from it."""
 SHORT = 0.1
 """Share of the patience with a burst: patience while overloaded, and the delay that requests may cause each other."""
-CHOICE = 2
-"""Requests that may get in line, while overloaded, for each one that is answered."""
 WINDOW_SECONDS = 0.1
 WINDOW_ANSWERS = 10
 """The limit moves at most this often, and by no fewer answers."""
@@ -96,7 +94,7 @@ class Admission:
         self._empty_at = clock()
         self._refused_at = -math.inf
         self._overloaded = False
-        self._welcome = CHOICE * self.limit.value
+        self._welcome = self.limit.value
         CONCURRENCY_LIMIT.set(self.limit.value)
 
     @property
@@ -111,7 +109,8 @@ class Admission:
 
     def turn_away(self) -> bool:
         """Whether to refuse whoever comes now, before anything is done for them; whoever is refused is counted."""
-        if self._welcome or not self.overloaded:
+        room = self._working < self.limit.value and not self._waiting
+        if room or self._welcome or not self.overloaded:
             return False
         self._count("at the door")
         return True
@@ -130,7 +129,7 @@ class Admission:
             raise Refused
         if not self._waiting:
             self._empty_at = self._clock()
-        self._welcome = max(0, self._welcome - 1) if overloaded else CHOICE * self.limit.value
+        self._welcome = max(0, self._welcome - 1) if overloaded else self.limit.value
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         REQUESTS_WAITING.set(len(self._waiting))
@@ -151,7 +150,7 @@ class Admission:
     def leave(self, kind: str, seconds: float) -> None:
         """Give the turn to another. `seconds` is how long the work took, `kind` what it is to be compared with."""
         self._work(-1)
-        self._welcome = min(self._welcome + CHOICE, CHOICE * self.limit.value)
+        self._welcome = min(self._welcome + 1, self.limit.value)
         self.limit.observe(kind, seconds)
         CONCURRENCY_LIMIT.set(self.limit.value)
         self._next()

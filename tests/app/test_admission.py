@@ -10,7 +10,7 @@ from app.api.shedding import Door
 from app.engine.answering import Question
 from app.engine.batching import Batcher
 from app.engine.deadline import DEADLINE, DeadlinePassed, in_time
-from app.services.admission import CHOICE, FLOOR, START, WINDOW_ANSWERS, WINDOW_SECONDS, Admission, Limit, Refused
+from app.services.admission import FLOOR, START, WINDOW_ANSWERS, WINDOW_SECONDS, Admission, Limit, Refused
 from tests.app.conftest import Start
 from tests.app.refusals import refused
 from tests.app.test_cache import Clock
@@ -73,21 +73,19 @@ async def test_where_the_line_stays_the_newest_goes_first(clock: Clock) -> None:
     assert order == ["c", "b", "a"]
 
 
-async def test_where_the_line_stays_no_more_get_in_it_than_there_is_a_choice_from(clock: Clock) -> None:
+async def test_where_the_line_stays_one_gets_in_it_for_each_that_is_answered(clock: Clock) -> None:
     door = full(clock, waiting=10)
     await door.enter()
     burst, _ = await queue(door, *"abcde")
     assert not door.turn_away()
     clock.now += PATIENCE + 1
     late = []
-    for _ in range(CHOICE):
-        assert not door.turn_away()
-        late += (await queue(door, "late"))[0]
+    assert not door.turn_away()
+    late += (await queue(door, "late"))[0]
     assert door.turn_away()
     door.leave("x", 0.01)
-    for _ in range(CHOICE):
-        assert not door.turn_away()
-        late += (await queue(door, "later"))[0]
+    assert not door.turn_away()
+    late += (await queue(door, "later"))[0]
     assert door.turn_away()
     while any(not task.done() for task in (*burst, *late)):
         door.leave("x", 0.01)

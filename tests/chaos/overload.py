@@ -1,7 +1,8 @@
 """What becomes of five times as many requests as can be answered? `python -m tests.chaos.overload [--seconds 60]`.
 
 One service with four parts of MovieLens-100K. Its capacity is measured first, then requests arrive at fixed rates
-around it: the peak is the most good answers a second at any of them. Then they arrive at five times the capacity. Good
+around it, before the overload and after it again: the peak is the rate with the most good answers a second, the mean of
+both times. In between they arrive at five times the capacity. Good
 answers must go on at 80 % of the peak, their 99th percentile may at most double, whatever is refused must say when to
 come again, and somebody who looks whether the service is alive must hear so within 100 ms.
 
@@ -16,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -33,10 +34,10 @@ from tests.e2e.service import Server, warmstart
 EXPLORATION = {"policy": "thompson", "samples": 1000}
 """Requests that cost the service much more than they cost the generator, which shares the machine with it."""
 PARTS = ("content", "bayes-a", "maml", "ease")
-AROUND = (0.5, 0.8, 1.0, 1.2)
-"""Rates, in shares of the capacity, among which the peak is looked for before the overload."""
-AFTER = (0.8, 1.0)
-"""And after it, so that a machine that becomes busier or quieter meanwhile does not decide."""
+CONNECTIONS = 8
+"""That measure the capacity: as many as are worked on together, and too few to be refused."""
+AROUND = (0.8, 1.0, 1.2)
+"""Rates, in shares of the capacity, among which the peak is looked for."""
 OVERLOAD = 5.0
 LOOK_SECONDS = 0.1
 """Pause between two looks at `/livez`."""
@@ -51,6 +52,10 @@ class Level:
     rate: float
     answers: Sequence[Answer]
     seconds: float
+
+    def and_(self, other: "Level") -> "Level":
+        """The same rate once more, as if all had been one."""
+        return replace(self, answers=[*self.answers, *other.answers], seconds=self.seconds + other.seconds)
 
     @property
     def good(self) -> list[float]:
@@ -121,18 +126,20 @@ class Looks(threading.Thread):
 class Outcome:
     """What was seen on one database."""
 
-    around: Sequence[Level]
+    around: Sequence[tuple[Level, Level]]
+    """Before and after the overload."""
     overload: Level
     looks: Looks
 
     @property
     def peak(self) -> Level:
-        """The one with the most good answers."""
-        return max(self.around, key=lambda level: level.goodput)
+        """The rate with the most good answers, both times as one."""
+        return max((before.and_(after) for before, after in self.around), key=lambda level: level.goodput)
 
     def mistakes(self) -> list[str]:
         """Wrong however slow the machine is; empty is good."""
-        wrong = [mistake for level in (*self.around, self.overload) for mistake in level.mistakes()]
+        levels = [level for both in self.around for level in both]
+        wrong = [mistake for level in (*levels, self.overload) for mistake in level.mistakes()]
         return wrong + [f"/livez: {failure}" for failure in self.looks.failures]
 
     def shortcomings(self) -> list[str]:
@@ -163,20 +170,22 @@ def run(
         os.sched_setaffinity(0, asking)  # of what is started from now on as well
         bodies = [json.dumps({**body, "k": 10, "exploration": EXPLORATION}) for body in questions(movies)]
         capacity = measured(server, bodies, settling)
-        print(f"capacity {capacity:.0f} requests/s (closed loop, 32 connections)", flush=True)
-        around = [level(server, bodies, capacity, share, settling) for share in AROUND]
+        print(f"capacity {capacity:.0f} requests/s (closed loop, {CONNECTIONS} connections)", flush=True)
+        before = [level(server, bodies, capacity, share, settling) for share in AROUND]
         looks = Looks(server.url)
         looks.start()
         overload = level(server, bodies, capacity, OVERLOAD, seconds)
         looks.stop()
-        around += [level(server, bodies, capacity, share, settling) for share in AFTER]
-    return Outcome(around, overload, looks)
+        after = [level(server, bodies, capacity, share, settling) for share in AROUND]
+    return Outcome(list(zip(before, after, strict=True)), overload, looks)
 
 
 def measured(server: Server, bodies: Sequence[str], seconds: float) -> float:
-    """Requests a second that are answered when 32 connections send as fast as they are."""
+    """Requests a second that are answered when a few connections send as fast as they are."""
     requests = [closed_loop.request("POST", PATH, body.encode()) for body in bodies]
-    return closed_loop.run(closed_loop.Job(port=server.port, requests=requests, connections=32, seconds=seconds)).rate
+    return closed_loop.run(
+        closed_loop.Job(port=server.port, requests=requests, connections=CONNECTIONS, seconds=seconds)
+    ).rate
 
 
 def level(server: Server, bodies: Sequence[str], capacity: float, share: float, seconds: float) -> Level:
