@@ -139,7 +139,10 @@ class Deployments:
             return True
 
     async def adopt(self) -> None:
-        """Deploy the newest checkpoint that loads, for each domain and role that nobody has decided about yet."""
+        """Deploy the newest checkpoint that loads, for each domain and role that nobody has decided about yet.
+
+        Each is on record as an act of the service.
+        """
         installation = self.installation
         listed = await asyncio.to_thread(list_checkpoints, installation.settings.checkpoints)
         newest_first = sorted(
@@ -161,7 +164,8 @@ class Deployments:
             return
         for name in names:
             try:
-                await self._deploy(where, name)
+                async with audit.of_the_service(self.installation, f"checkpoints adopt {name}"):
+                    await self._deploy(where, name)
                 return
             except Problem as problem:
                 log.warning("checkpoint_not_adopted", checkpoint=name, reason=problem.slug)
