@@ -75,6 +75,13 @@ class Edges:
         """(n_people, …) sums of values (M, …)."""
         return values.new_zeros(self.n_people, *values.shape[1:]).index_add(0, self.people, values)
 
+    def flow(self, weights: Tensor, items: Tensor) -> Tensor:
+        """(n_people, E) sums of weights (M,), which nothing is learnt by, times rows of items (b, E)."""
+        places, shape = torch.stack([self.people, self.items]), (self.n_people, len(items))
+        matrix = torch.sparse_coo_tensor(places, weights, shape, check_invariants=False)
+        summed: Tensor = torch.sparse.mm(matrix, items)
+        return summed
+
 
 class Propagation(nn.Module):
     """P: what flows to people from items; of a turned graph, to items from people."""
@@ -110,7 +117,7 @@ class Propagation(nn.Module):
             weights = (
                 edges.opinions * ((n + shrinkage)[edges.people] * (edges.degrees + shrinkage)[edges.items]).rsqrt()
             )
-        flow = edges.to_people(weights[:, None] * items[edges.items])
+        flow = edges.flow(weights, items)
         if self.linear is None:
             return flow
         if self.config.variant == "gcn":
