@@ -51,8 +51,8 @@ class KtlfConfig(BayesTransferConfig):
     """How strongly the anchored map is drawn to zero, in squared steps of a five-point scale."""
     use_low_rank: bool = True
     """Step 3: whether the shared latent space is smaller than that of the target."""
-    rank: int = Field(6, ge=1)
-    """R, its size."""
+    rank: int = Field(7, ge=1)
+    """R, its size: the directions that matter most to ratings."""
     use_lstm: bool = True
     """Step 2: whether the order of actions is read; otherwise their mean is."""
     length: int = Field(30, ge=1)
@@ -170,7 +170,7 @@ class Ktlf(BayesTransfer):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)  # initial weights are drawn from torch's own generator
             linear = self._regression() if len(both) else self._anchored(data, table)
-            self.network.start(linear, course.told[source_users].to(linear))
+            self.network.start(linear, course.told[source_users].to(linear), self._metric(data, table))
         self._leave_open(course)
         return self._train(course, options)
 
@@ -327,6 +327,12 @@ class Ktlf(BayesTransfer):
         """(P, E) what the factor model of the target has learnt from people who are in both domains."""
         told = self.target.attribute_weights[1 + self.n_attributes :].T  # (P, Z)
         return torch.cat([told, told.new_zeros(len(told), self.n_attributes + 1)], dim=1)
+
+    def _metric(self, data: Dataset, table: ItemTable) -> Tensor:
+        """(P, P) the mean of φ φ' over ratings of the target: what a difference in w does to them."""
+        phi = self.target._loadings(part(table, TARGET), None)  # (N, P)
+        n = item_counts(data).to(phi) * (table.domain == self.direction.target)
+        return (phi * n[:, None]).T @ phi / n.sum().clamp(min=1)
 
     def _anchored(self, data: Dataset, table: ItemTable) -> Tensor:
         """(P, E) what content anchors: M (m_u - A a_u), the more of it the more carries over."""

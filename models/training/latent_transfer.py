@@ -20,6 +20,9 @@ from models.training.adversarial_autoencoder import AdversarialAutoencoder
 from models.training.sequence import SequenceEncoder, after
 from models.training.sequence_decoder import Decoded, SequenceDecoder, Teacher, free_running
 
+MIN_STRENGTH = 1e-6
+"""Least that a direction of tastes counts for, as a share of the one that counts for most."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -69,21 +72,21 @@ class LatentTransfer(nn.Module):
         self.readout = nn.Linear(shape.hidden, shape.output, bias=False)
 
     @torch.no_grad()
-    def start(self, linear: Tensor, told: Tensor) -> None:
-        """Begin at w = `linear` x, (P, E), for people of whom `told` (n, E) are: V and U are its best of rank R, in a
-        scale in which codes have unit variance. All else is drawn from torch's own generator."""
+    def start(self, linear: Tensor, told: Tensor, metric: Tensor) -> None:
+        """Begin at w = `linear` x, (P, E), for people of whom `told` (n, E) are: V and U are its best of rank R by what
+        they do to ratings, w' `metric` w with a metric (P, P), in a scale in which codes have unit variance. All else
+        is drawn from torch's own generator."""
         reset_parameters(self)
         for part in (self.source, self.target, self.autoencoder):
             part.reset_parameters()
         nn.init.zeros_(self.readout.weight)
-        fitted = (told @ linear.T).double()  # (n, P)
+        strengths, directions = torch.linalg.eigh(metric.double())
+        root = directions * strengths.clamp(min=MIN_STRENGTH * float(strengths.max())).sqrt() @ directions.T  # (P, P)
+        fitted = (told @ linear.T).double() @ root  # (n, P)
         basis = torch.linalg.svd(fitted, full_matrices=False)[2][: self.shape.rank]  # (R, P), orthonormal
         spread = (fitted @ basis.T).square().mean(dim=0).sqrt().clamp(min=1e-3)  # (R,)
-        found = {
-            "told": basis / spread[:, None] @ linear.double(),
-            "up": basis.T * spread,
-            "down": basis / spread[:, None],
-        }
+        down = basis @ root / spread[:, None]
+        found = {"told": down @ linear.double(), "up": torch.linalg.solve(root, basis.T * spread), "down": down}
         for name, matrix in found.items():  # fewer people than R leave zeros
             buffer: Tensor = getattr(self, name)
             buffer.zero_()[tuple(map(slice, matrix.shape))] = matrix.to(buffer)

@@ -135,17 +135,19 @@ def test_the_anchored_map_makes_expected_opinions_alike() -> None:
     torch.testing.assert_close(drawn, torch.tensor([[1.0, 0.0], [0.0, -8 / 16.25]]))
 
 
-def test_the_shared_space_is_the_best_of_its_rank() -> None:
-    """Of a map that stretches one direction by three and another by one, rank one keeps the first."""
+@pytest.mark.parametrize(("counts", "kept", "stretch"), [((1.0, 1.0), 0, 3.0), ((1.0, 16.0), 1, 1.0)])
+def test_the_shared_space_is_the_best_of_its_rank(counts: tuple[float, float], kept: int, stretch: float) -> None:
+    """Of a map that stretches one direction by three and another by one, rank one keeps the first, unless ratings go by
+    the second far more."""
     shape = Shape(2, 0, 4, 2, 1, 4, 0.1, use_lstm=True, use_autoencoder=True, use_decoder=True)
     network = LatentTransfer(shape)
     told = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]])
-    network.start(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), told)
+    network.start(torch.tensor([[3.0, 0.0], [0.0, 1.0]]), told, torch.diag(torch.tensor(counts)))
     codes = network.encode(told, told[:, :0], torch.zeros(4, 0, 4), torch.zeros(4, dtype=torch.long))
     assert codes.shape == (4, 1)
     torch.testing.assert_close(codes.abs(), torch.ones(4, 1), atol=1e-5, rtol=0)  # unit variance
-    torch.testing.assert_close(network(codes, 3)[:, 0], 3 * told[:, 0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(network(codes, 3)[:, 1], torch.zeros(4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(network(codes, 3)[:, kept], stretch * told[:, kept], atol=1e-5, rtol=0)
+    torch.testing.assert_close(network(codes, 3)[:, 1 - kept], torch.zeros(4), atol=1e-5, rtol=0)
 
 
 def test_actions_are_read_from_the_newest_on_with_what_they_were(world: World) -> None:
