@@ -88,9 +88,10 @@ def evaluate_command(
     from models.evaluation.tables import tables
     from models.recipes import RecipeError
 
+    usual_seeds = CROSS_DOMAIN_DRAWS if protocol == "crossdomain" else 1
     plan_options: dict[str, Any] = {
         "blend": _names(blend),
-        "seeds": range(seeds or (CROSS_DOMAIN_DRAWS if protocol == "crossdomain" else 1)),
+        "seeds": range(seeds or usual_seeds),
         "source": source,
         "target": target,
         "repeat": None if repeat is None else _names(repeat),
@@ -111,7 +112,7 @@ def evaluate_command(
         "--target": target or "",
         "--beta": beta if protocol == "crossdomain" else "",
         "--hidden": hidden if protocol == "crossdomain" and hidden != "0" else "",
-        "--seeds": seeds if seeds and seeds > 1 else "",
+        "--seeds": seeds if seeds and seeds != usual_seeds else "",
         "--repeat": repeat or "",
         "--limit": limit or "",
         "--draws": draws or "",
