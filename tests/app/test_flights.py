@@ -1,7 +1,10 @@
 """What is being made is not made a second time beside it: in general, and for states of users."""
 
 import asyncio
-from collections.abc import Sequence
+import itertools
+import threading
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import pytest
 
@@ -53,14 +56,17 @@ async def test_who_goes_away_takes_nobody_along() -> None:
 
 
 class Engine:
-    """The engine, and how many states it had to make of somebody's ratings. Fails as often as it is told to."""
+    """The engine, and how many states it had to make of somebody's ratings. Fails as often as it is told to, when all
+    who are to see it are there."""
 
     def __init__(self) -> None:
         self.made = 0
         self.failures = 0
+        self.all_there = threading.Event()
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         if self.failures and any(question.known.positions.size for question in questions):
+            self.all_there.wait(10)
             self.failures -= 1
             raise Problem("model-unavailable")
         answers = answer(questions)
@@ -95,7 +101,17 @@ async def test_a_crowd_that_asks_for_one_user_costs_one_computation(start: Start
         assert len({str(given["items"]) for given in answers}) == 1
 
 
-async def test_a_computation_that_fails_is_made_by_another_of_the_crowd(start: Start, engine: Engine) -> None:
+async def test_a_computation_that_fails_is_made_by_another_of_the_crowd(
+    start: Start, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join, joined = Flights.join, itertools.count(1)
+
+    async def counted(flights: Flights[Any], key: Hashable) -> Any:
+        if next(joined) == 8:
+            engine.all_there.set()
+        return await join(flights, key)
+
+    monkeypatch.setattr(Flights, "join", counted)
     async with start(("bayes",), cache_max_bytes=0) as service:
         await service.rate("star", LIKES)
         engine.failures = 2  # in company, and alone
