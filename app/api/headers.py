@@ -26,6 +26,7 @@ class AnswerHeaders:
             await self.app(scope, receive, send)
             return
         state = scope.setdefault("state", {})
+        # Unguessable it need not be, and a system call would give the interpreter away at each request.
         state["request_id"] = request_id = _given_id(scope) or f"{random.getrandbits(128):032x}"
 
         async def send_with_headers(message: Message) -> None:

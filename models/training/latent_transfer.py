@@ -81,7 +81,8 @@ class LatentTransfer(nn.Module):
             part.reset_parameters()
         nn.init.zeros_(self.readout.weight)
         strengths, directions = torch.linalg.eigh(metric.double())
-        root = directions * strengths.clamp(min=MIN_STRENGTH * float(strengths.max())).sqrt() @ directions.T  # (P, P)
+        least = MIN_STRENGTH * max(float(strengths.max()), 1.0)  # there may be no rating to go by
+        root = directions * strengths.clamp(min=least).sqrt() @ directions.T  # (P, P)
         fitted = (told @ linear.T).double() @ root  # (n, P)
         basis = torch.linalg.svd(fitted, full_matrices=False)[2][: self.shape.rank]  # (R, P), orthonormal
         spread = (fitted @ basis.T).square().mean(dim=0).sqrt().clamp(min=1e-3)  # (R,)
