@@ -194,12 +194,14 @@ def results_command(
         Path | None, typer.Option(help="Page with a row for each recommender to write beside it.")
     ] = None,
 ) -> None:
-    """Write the page of results from the reports that are kept."""
+    """Write the page of results from the reports that are kept, and a page of each report beside it."""
     from models.evaluation.cards import figures_page
-    from models.evaluation.report import results_page
+    from models.evaluation.report import results_page, whole_reports
 
     try:
         out.write_text(results_page(reports))
+        for name, page in whole_reports(reports).items():
+            (reports / name).write_text(page)
         if figures is not None:
             figures.write_text(figures_page(reports))
     except (OSError, ValueError) as error:

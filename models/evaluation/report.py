@@ -6,12 +6,14 @@ report.md       the tables, times last; curve.svg and calibration.svg beside it
 report.html     the same with plots, accuracy against speed among them
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from models.evaluation import plots
 from models.evaluation.results import Report, Timings
+from models.evaluation.summary import main_tables, summary
 from models.evaluation.tables import Table, tables, times_table
 
 TIMES_SUFFIX = ".timings.json"
@@ -58,21 +60,64 @@ def html(report: Report, timings: Timings) -> str:
     return page.render(report=report, tables=[*tables(report), times_table(timings)], pictures=inline)
 
 
-def results_page(folder: Path) -> str:
-    """`docs/RESULTS.md`, made of the reports `<name>.json` in `folder` (times: `<name>.timings.json`), by name.
+@dataclass(frozen=True)
+class Chapter:
+    """A report that is kept, with what goes with it."""
 
-    Above a report's tables stands what somebody has to say of them, in words alone, as kept in `<name>.remarks`. Behind
-    all reports stands what other commands printed, as kept in `<name>.txt`, whose first line is `$ <command>`.
-    """
-    chapters: list[tuple[Report, str, list[Table], Table | None]] = []
+    name: str
+    report: Report
+    timings: Timings | None
+    remarks: str
+    """What somebody has to say of it, in words alone."""
+
+    @property
+    def main_tables(self) -> list[Table]:
+        """The tables that say most."""
+        return main_tables(self.report, tables(self.report))
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What another command printed."""
+
+    name: str
+    command: str
+    n_lines: int
+
+
+def chapters(folder: Path) -> list[Chapter]:
+    """The reports `<name>.json` in `folder`, by name, with times of `<name>.timings.json` and what is said of them in
+    `<name>.remarks`."""
+    found = []
     for file in sorted(folder.glob("*.json")):
         if file.name.endswith(TIMES_SUFFIX):
             continue
-        report = Report.model_validate_json(file.read_bytes())
-        times = file.with_name(file.name.removesuffix(".json") + TIMES_SUFFIX)
+        times, said = file.with_name(file.stem + TIMES_SUFFIX), file.with_suffix(".remarks")
         timings = Timings.model_validate_json(times.read_bytes()) if times.is_file() else None
-        said = file.with_suffix(".remarks")
         remarks = said.read_text(encoding="utf-8").strip() if said.is_file() else ""
-        chapters.append((report, remarks, tables(report), times_table(timings) if timings else None))
-    printed = [(file.stem, file.read_text().rstrip()) for file in sorted(folder.glob("*.txt"))]
-    return TEMPLATES.get_template("results.md.j2").render(chapters=chapters, printed=printed)
+        found.append(Chapter(file.stem, Report.model_validate_json(file.read_bytes()), timings, remarks))
+    return found
+
+
+def results_page(folder: Path) -> str:
+    """`docs/RESULTS.md`: the reports in `folder` in short, their main tables, and what other commands printed into
+    `<name>.txt`, whose first line is `$ <command>`."""
+    found, printed = chapters(folder), []
+    for file in sorted(folder.glob("*.txt")):
+        lines = file.read_text(encoding="utf-8").splitlines()
+        printed += [Printed(file.name, line.removeprefix("$ "), len(lines)) for line in lines[:1]]
+    short = summary({chapter.name: chapter.report for chapter in found})
+    return TEMPLATES.get_template("results.md.j2").render(chapters=found, printed=printed, short=short)
+
+
+def whole_reports(folder: Path) -> dict[str, str]:
+    """Page → text: each report in `folder` with all its tables, as `<name>.md`."""
+    page = TEMPLATES.get_template("whole.md.j2")
+    return {
+        f"{chapter.name}.md": page.render(
+            chapter=chapter,
+            tables=tables(chapter.report),
+            times=times_table(chapter.timings) if chapter.timings else None,
+        )
+        for chapter in chapters(folder)
+    }

@@ -88,7 +88,7 @@ def _by_group(report: Report, figure: str, caption: str, *, strongest: bool = Fa
     """One figure, a column for each group of questions; rows without it are left out."""
     rows = [row for row in report.rows if all(figure in cell.figures for cell in row.cells.values())]
     strong = set()
-    complete = [row for row in rows if not _of_fewer_draws(report, row) and row.cells.keys() >= report.groups.keys()]
+    complete = [row for row in rows if not is_of_fewer_draws(report, row) and row.cells.keys() >= report.groups.keys()]
     if strongest and complete:
         pick: Callable[..., Row] = min if figure in LOWER_IS_BETTER else max
         for column, group in enumerate(report.groups, start=1):
@@ -162,13 +162,13 @@ def _settings(report: Report) -> Table:
     return Table("Settings", caption, ["", "settings", "seeds", "epochs", "how chosen"], rows)
 
 
-def _of_fewer_draws(report: Report, row: Row) -> bool:
+def is_of_fewer_draws(report: Report, row: Row) -> bool:
     """Whether a row of a cross-domain table sat fewer draws than others: its figures are no mean beside theirs."""
     return report.measure == "transfer" and len(row.seeds) < len(report.row("bayes").seeds)
 
 
 def _name(report: Report, row: Row) -> str:
-    return f"{row.name} (1 draw)" if _of_fewer_draws(report, row) else row.name
+    return f"{row.name} (1 draw)" if is_of_fewer_draws(report, row) else row.name
 
 
 def _value(cell: Cell | None, figure: str) -> str:

@@ -8,10 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from models.evaluation.cards import figures_page
-from models.evaluation.report import results_page, write
+from models.evaluation.report import results_page, whole_reports, write
 from models.evaluation.results import REQUIRED, Cell, Report, Row, Timing, Timings
 from models.evaluation.run import Plan, evaluate
 from models.evaluation.significance import Interval
+from models.evaluation.summary import few_groups
 from models.evaluation.tables import tables
 from models.registry import RECOMMENDERS
 from tests.models.cinema import read_cinema
@@ -94,18 +95,48 @@ def test_json_reads_back_equal(tmp_path: Path) -> None:
     assert Timings.model_validate_json((tmp_path / "timings.json").read_bytes()) == TIMINGS
 
 
-def test_the_page_of_results_is_made_of_the_reports_alone(tmp_path: Path) -> None:
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """Two reports, of one the times and of the other what is said of it, and what another command printed."""
     (tmp_path / "a.json").write_text(report().model_dump_json())
     (tmp_path / "a.timings.json").write_text(TIMINGS.model_dump_json())
     (tmp_path / "b.json").write_text(report().model_dump_json())
     (tmp_path / "b.remarks").write_text("What limits it.\n")
-    page = results_page(tmp_path)
-    assert page == results_page(tmp_path)
-    assert page.count("## kshot on cinema") == 2
+    (tmp_path / "speed.txt").write_text("$ python -m speed\nfast\n")
+    return tmp_path
+
+
+def test_the_page_of_results_is_made_of_what_is_kept_alone(kept: Path) -> None:
+    page = results_page(kept)
+    assert page == results_page(kept)
+    assert page.count("Protocol kshot on cinema") == 2
     assert page.count("\nwarmstart evaluate\n") == 2
-    assert page.count("### Times") == 1
-    assert page.index("## kshot") < page.index("What limits it.") < page.rindex("### ")
+    assert page.index("## b\n") < page.index("What limits it.") < page.rindex("### ")
     assert "| bayes | **1.0000** |" in page
+    assert "| [speed.txt](results/speed.txt) | `python -m speed` | 2 lines |" in page
+
+
+def test_the_page_of_results_begins_with_the_best_row_beside_the_best_simple_one(kept: Path) -> None:
+    """Of ROWS the error grows from bayes on: bias is the next."""
+    short = results_page(kept).split("\n## a\n")[0]
+    assert "| [a](#a) | k=0 | RMSE | `bayes` 1.0000 | `bias` 1.1000 | -0.0200 [-0.0300, -0.0100] |" in short
+
+
+def test_groups_that_stand_for_all_are_few() -> None:
+    def chosen(*groups: str) -> list[str]:
+        return few_groups(report().model_copy(update={"groups": dict.fromkeys(groups, (3, 4))}))
+
+    assert chosen("user_cold", "item_cold", "both_cold") == ["user_cold", "item_cold", "both_cold"]
+    assert chosen("k=0", "k=1", "k=3", "k=5", "k=10", "k=20") == ["k=0", "k=5", "k=20"]
+    assert chosen("20%", "20%, k=1", "20%, k=3", "50%", "50%, k=1") == ["20%", "50%"]
+
+
+def test_each_report_has_a_page_with_all_its_tables(kept: Path) -> None:
+    pages = whole_reports(kept)
+    assert set(pages) == {"a.md", "b.md"}
+    assert all(f"\n## {table.title}\n" in page for page in pages.values() for table in tables(report()))
+    assert ["\n## Times\n" in page for page in pages.values()] == [True, False]
+    assert "What limits it." in pages["b.md"]
 
 
 def test_the_same_seed_gives_the_same_report_times_apart(tmp_path: Path) -> None:
@@ -123,9 +154,9 @@ def test_the_same_seed_gives_the_same_report_times_apart(tmp_path: Path) -> None
 
 def test_the_page_of_figures_has_a_row_for_each_recommender_that_was_measured() -> None:
     """With the figures that its report has, from the reports that are kept."""
-    kept = Path(__file__).parents[2] / "docs" / "results"
-    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\d.]*) \|", figures_page(kept), re.MULTILINE)
-    report = Report.model_validate_json((kept / "movielens-1m-kshot.json").read_bytes())
+    results = Path(__file__).parents[2] / "docs" / "results"
+    rows = re.findall(r"^\| `(\w+)` \| (\w+) \| ([\d.]*) \|", figures_page(results), re.MULTILINE)
+    report = Report.model_validate_json((results / "movielens-1m-kshot.json").read_bytes())
     measured = {row.name: f"{row.cells['k=0'].figures['rmse']:.3f}" for row in report.rows if row.name in RECOMMENDERS}
     assert {name: error for name, _, error in rows if error} == measured
     assert all(RECOMMENDERS[name].role == role for name, role, _ in rows)
