@@ -8,7 +8,8 @@
 Fitted by variational EM (`models.training.factor_em`; Lim and Teh, KDD Cup 2007; the content and attribute regressions
 are those of Agarwal and Chen, "Regression-based latent factor models", KDD 2009). Items keep their posterior
 covariance S_i: a rating of an item that is hardly known tells little about the user, and its prediction is uncertain.
-One w_u for all domains *is* the transfer between them; a single domain is the special case.
+One w_u for all domains *is* the transfer between them, c_d = c in steps of each domain's scale; a single domain is the
+special case.
 
 Ratings are not missing at random, and what was chosen counts as evidence too (`models.training.choice`): an item's
 raters stand where z_i points, so that a support set tells of taste by its items alone, and a user who rates an item

@@ -3,10 +3,14 @@
     r_ui - mean_d = b_i + c_d w_u0 + v_i . w_u + e_ui,    e_ui ~ N(0, s_i² / weight_ui)
     w_u ~ N(A a_u, I),    (b_i, v_i) ~ N(Γ_d f_i, Λ_d),    f_i: 1, log count of i, content of i
 
-q(w) q(b, v) is fitted by coordinate ascent; priors, loadings and noise by their closed-form maxima (Lim and Teh,
-"Variational Bayesian approach to movie rating prediction", KDD Cup 2007). Everything that a step needs is linear in the
-weights and the weighted ratings, so it is a product of one sparse matrix with packed moments: no loop over users, no
-padding. float64 throughout.
+q(w) q(b, v) is fitted by coordinate ascent; priors, c and noise by their closed-form maxima (Lim and Teh, "Variational
+Bayesian approach to movie rating prediction", KDD Cup 2007). Everything that a step needs is linear in the weights and
+the weighted ratings, so it is a product of one sparse matrix with packed moments: no loop over users, no padding.
+float64 throughout.
+
+c_d = c unit_d: somebody's generosity counts alike in all domains, in steps of each one's scale. Were each c_d learnt,
+people of whom both domains are known would set it, and too much would be believed of those who are cold in one
+(decision 23).
 
 Shapes: U users, N items, D domains, K factors; P = 1 + K entries of a user's w (the shared bias first) and of an
 item's (b, v).
@@ -18,6 +22,7 @@ from scipy import sparse
 from torch import Tensor
 
 from models.datasets.dataset import Dataset
+from models.training.biases import units
 from models.training.gaussian import FieldRegression, pack, pack_dual, pack_outer, posterior, unpack
 from models.training.new_items import NewItemPrior, expected_of_new
 
@@ -76,13 +81,15 @@ class FactorEM:
         self.item_priors = [FieldRegression(self.size, [1, *item_fields], content_prior) for _ in range(self.n_domains)]
         self.domain_noise = torch.stack([self._per_weight(self.energy, d) for d in range(self.n_domains)])  # s² (D,)
         self.noise = self.domain_noise[self.domain]  # (N,)
-        unit = self.domain_noise.sqrt()  # (D,) spread of ratings: what one step on a domain's scale is
-        self.loading = LOADING * unit  # c (D,)
+        around = self.domain_noise.sqrt()  # (D,) how widely ratings are spread
+        self.unit = units(data.schema).double()  # (D,)
+        rated = [d for d, of_d in enumerate(self.trained) if of_d.any()] or [0]
+        self.loading = LOADING * (around / self.unit)[rated].mean() * self.unit  # c_d (D,)
         for prior, variance in zip(self.item_priors, self.domain_noise, strict=True):
             prior.noise *= SPREAD**2 * variance
             prior.noise[0, 0] = BIAS_SPREAD**2 * variance
         start = torch.randn(data.n_items, self.size, generator=generator, dtype=torch.float64)
-        self.item_mean = SPREAD * unit[self.domain, None] * start  # (N, P) of (b, v)
+        self.item_mean = SPREAD * around[self.domain, None] * start  # (N, P) of (b, v)
         self.item_mean[:, 0] = _dot(self.values_by_item, torch.ones(data.n_users, 1).double())[:, 0]
         self.item_mean[:, 0] /= self.item_weight + SHRINKAGE
         self.item_covariance = torch.zeros(data.n_items, self.size, self.size, dtype=torch.float64)
@@ -186,10 +193,10 @@ class FactorEM:
         self._update_noise(error.clamp(min=0))
 
     def _update_loading(self, pull: Tensor, energy: Tensor) -> None:
-        """c_d from each item's sum of precision-weighted w_0 (r - b - v . w) and of w_0², (N,) each."""
-        for d, of_d in enumerate(self.trained):
-            if of_d.any():
-                self.loading[d] = pull[of_d].sum() / energy[of_d].sum()
+        """c from each item's sum of precision-weighted w_0 (r - b - v . w) and of w_0², (N,) each."""
+        unit = self.unit[self.domain]
+        if self.active.any():
+            self.loading = self.unit * (unit * pull).sum() / (unit.square() * energy).sum()
 
     def _update_noise(self, error: Tensor) -> None:
         """s² from each item's sum of expected squared errors (N,): the domain's; each item's, shrunken to it."""

@@ -285,3 +285,17 @@ def test_regression_keeps_the_field_that_tells_and_shrinks_the_one_that_does_not
     torch.testing.assert_close(regression.weights[0], torch.ones(2).double(), atol=0.06, rtol=0)
     assert (regression.variance[:, 1] < 0.01 * regression.variance[:, 0]).all()
     torch.testing.assert_close(regression.noise, 0.25 * torch.eye(2).double(), atol=0.03, rtol=0)
+
+
+def test_generosity_counts_alike_in_all_domains_in_steps_of_their_scales() -> None:
+    """People are as generous on a scale of eight as on one of four; of half of them one domain is known alone."""
+    level = torch.linspace(-1, 1, 40)
+    quality = torch.linspace(-0.5, 0.5, 10)
+    films = [(u, i, 3 + float(level[u] + quality[i])) for u in range(40) for i in range(10) if u % 4 != 1]
+    books = [(u, 10 + i, 4 + 2 * float(level[u] + quality[i])) for u in range(40) for i in range(10) if u % 4 != 3]
+    data = tiny(films + books, domain=[0] * 10 + [1] * 10)
+    recommender = Bayes(BayesConfig(n_factors=0), data.schema)
+    table = recommender.fit(data, FitOptions()).table
+    torch.testing.assert_close(recommender.loading[1], 2 * recommender.loading[0])
+    generous = recommender.adapt(ratings(list(range(10)), (4 + quality).tolist()), table, 1)
+    torch.testing.assert_close(recommender.score(generous, table).mean[0, 10:], 6 + 2 * quality, atol=0.15, rtol=0)
