@@ -42,10 +42,12 @@ def write(report: Report, timings: Timings, out: Path) -> None:
         (out / name).write_text(text)
 
 
-def markdown(report: Report, timings: Timings | None = None) -> str:
-    """The report as a page of Markdown; times, if given, come last under a heading of their own."""
+def markdown(report: Report, timings: Timings | None = None, *, name: str = "", remarks: str = "") -> str:
+    """The report as a page of Markdown; times, if given, come last under a heading of their own. A report that is kept
+    has a name and perhaps remarks, and its pictures are not kept."""
+    times = times_table(timings) if timings else None
     page = TEMPLATES.get_template("report.md.j2")
-    return page.render(report=report, tables=tables(report), times=times_table(timings) if timings else None, level="#")
+    return page.render(report=report, tables=tables(report), times=times, name=name, remarks=remarks, pictures=not name)
 
 
 def html(report: Report, timings: Timings) -> str:
@@ -112,12 +114,4 @@ def results_page(folder: Path) -> str:
 
 def whole_reports(folder: Path) -> dict[str, str]:
     """Page → text: each report in `folder` with all its tables, as `<name>.md`."""
-    page = TEMPLATES.get_template("whole.md.j2")
-    return {
-        f"{chapter.name}.md": page.render(
-            chapter=chapter,
-            tables=tables(chapter.report),
-            times=times_table(chapter.timings) if chapter.timings else None,
-        )
-        for chapter in chapters(folder)
-    }
+    return {f"{c.name}.md": markdown(c.report, c.timings, name=c.name, remarks=c.remarks) for c in chapters(folder)}

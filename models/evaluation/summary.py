@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from models.evaluation.results import REQUIRED, Report, Row
-from models.evaluation.tables import LOWER_IS_BETTER, NAMES, Table, is_of_fewer_draws
+from models.evaluation.tables import NAMES, Table, best_row, interval_text, is_of_fewer_draws
 
 SHOWN = {"rating": ("rmse",), "next_item": ("hit@10",), "ranking": ("ndcg@100",), "transfer": ("rmse", "list ndcg@10")}
 """Figures by which a report is summed up, most telling first."""
@@ -37,8 +37,8 @@ def _lines(report: Report) -> Iterator[list[str]]:
             rows = [row for row in report.rows if _has(report, row, group, figure)]
             if not rows:
                 continue
-            best = _best(rows, group, figure)
-            simple = _best([row for row in rows if _is_simple(report, row)], group, figure)
+            best = best_row(rows, group, figure)
+            simple = best_row([row for row in rows if _is_simple(report, row)], group, figure)
             told = (_told(best, group, figure), _told(simple, group, figure), _less(best, simple, group, figure))
             yield [group, NAMES.get(figure, figure), *told]
 
@@ -52,11 +52,6 @@ def _is_simple(report: Report, row: Row) -> bool:
     return row.name != "bayes" and row.name in (*REQUIRED, *report.baselines)
 
 
-def _best(rows: list[Row], group: str, figure: str) -> Row:
-    sign = 1 if figure in LOWER_IS_BETTER else -1
-    return min(rows, key=lambda row: sign * row.cells[group].figures[figure])
-
-
 def _told(row: Row, group: str, figure: str) -> str:
     return f"`{row.name}` {row.cells[group].figures[figure]:.4f}"
 
@@ -68,7 +63,7 @@ def _less(best: Row, baseline: Row, group: str, figure: str) -> str:
     interval = best.cells[group].against.get(baseline.name, {}).get(figure)
     if interval is None:
         return f"{best.cells[group].figures[figure] - baseline.cells[group].figures[figure]:+.4f}"
-    return f"{interval.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
+    return interval_text(interval)
 
 
 def main_tables(report: Report, tables: list[Table]) -> list[Table]:

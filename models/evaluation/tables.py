@@ -1,11 +1,12 @@
 """The tables of a report: the same for Markdown and HTML."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.evaluation.metrics import COVERAGE_LEVELS
 from models.evaluation.results import Cell, Report, Row, Timings
+from models.evaluation.significance import Interval
 
 HEADLINES = {
     "rating": ("rmse", "mae", "ndcg@5"),
@@ -90,10 +91,8 @@ def _by_group(report: Report, figure: str, caption: str, *, strongest: bool = Fa
     strong = set()
     complete = [row for row in rows if not is_of_fewer_draws(report, row) and row.cells.keys() >= report.groups.keys()]
     if strongest and complete:
-        pick: Callable[..., Row] = min if figure in LOWER_IS_BETTER else max
         for column, group in enumerate(report.groups, start=1):
-            winner = pick(complete, key=lambda row, g=group: row.cells[g].figures[figure])
-            strong.add((rows.index(winner), column))
+            strong.add((rows.index(best_row(complete, group, figure)), column))
     grid = [[_name(report, row), *(_value(row.cells.get(group), figure) for group in report.groups)] for row in rows]
     return Table(NAMES.get(figure, figure), caption, ["", *report.groups], grid, frozenset(strong))
 
@@ -113,7 +112,7 @@ def _differences(report: Report, figure: str, baseline: str) -> Table:
             better = interval.high < 0 if figure in LOWER_IS_BETTER else interval.low > 0
             if better:
                 strong.add((len(grid), column))
-            texts.append(f"{interval.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]")
+            texts.append(interval_text(interval))
         grid.append([_name(report, row), *texts])
     caption = (
         "Row minus baseline on the same users, 95 % interval of a paired bootstrap over users; better ones stand out."
@@ -160,6 +159,17 @@ def _settings(report: Report) -> Table:
         rows.append([row.name, settings, _list(row.seeds), _list(row.epochs), row.chosen])
     caption = "How each row was trained; settings and epochs were chosen on validation users only."
     return Table("Settings", caption, ["", "settings", "seeds", "epochs", "how chosen"], rows)
+
+
+def best_row(rows: list[Row], group: str, figure: str) -> Row:
+    """The row whose figure is best in a group of questions; the first of equals."""
+    sign = 1 if figure in LOWER_IS_BETTER else -1
+    return min(rows, key=lambda row: sign * row.cells[group].figures[figure])
+
+
+def interval_text(interval: Interval) -> str:
+    """A difference with its interval."""
+    return f"{interval.difference:+.4f} [{interval.low:+.4f}, {interval.high:+.4f}]"
 
 
 def is_of_fewer_draws(report: Report, row: Row) -> bool:
