@@ -214,7 +214,17 @@ def _shape(value: Any) -> Any:
     return type(value).__name__
 
 
-MAY_BE_NULL = {"std", "propensity", "why", "checkpoint", "digest", "fallback", "adaptation", "loss_before", "loss_after"}
+MAY_BE_NULL = {
+    "std",
+    "propensity",
+    "why",
+    "checkpoint",
+    "digest",
+    "fallback",
+    "adaptation",
+    "loss_before",
+    "loss_after",
+}
 
 
 def test_the_readme_fits_a_screen() -> None:
