@@ -23,7 +23,7 @@ DEMO_DOMAINS = ("thrills", "hearts")
 """The same films as two catalogues, `movielens-100k-domains`, with a transfer both ways."""
 DEMO_DOMAIN_RECOMMENDERS = ("bayes", "ease")
 """What each of the two has that knows nothing of the other."""
-DEMO_TRANSFER = "bayes_transfer"
+DEMO_TRANSFER = "ktlf"
 
 Host = Annotated[str | None, typer.Option(help="Address to listen on; WARMSTART_HOST otherwise.")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on; WARMSTART_PORT otherwise.")]
