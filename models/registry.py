@@ -21,6 +21,7 @@ from models.recommenders.mecos import Mecos
 from models.recommenders.metric import Metric
 from models.recommenders.mf import Mf
 from models.recommenders.no_overlap import NoOverlap
+from models.recommenders.ordinal_transfer import OrdinalTransfer
 from models.recommenders.parameter_transfer import ParameterTransfer
 from models.recommenders.popularity import Popularity
 from models.recommenders.preference_transfer import PreferenceTransfer
@@ -48,6 +49,7 @@ RECOMMENDERS: dict[str, type[Recommender]] = {
         Ease,
         Hvae,
         BayesTransfer,
+        OrdinalTransfer,
         Collective,
         Mapping,
         Shared,

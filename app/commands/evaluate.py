@@ -59,6 +59,10 @@ def evaluate_command(
     hidden: Annotated[
         str, typer.Option(help="crossdomain: shares of the others whose identity is hidden, with commas.")
     ] = "0",
+    reference_draws: Annotated[
+        bool,
+        typer.Option("--reference-draws", help="crossdomain: the cold whom the goals on Douban were set on."),
+    ] = False,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="RECIPE.KEY=VALUE", help="A setting over the recipe's; may be repeated."),
@@ -94,6 +98,7 @@ def evaluate_command(
         "seeds": range(seeds or usual_seeds),
         "source": source,
         "target": target,
+        "reference_draws": reference_draws,
         "repeat": None if repeat is None else _names(repeat),
         "limit": limit,
         "draws": draws,
@@ -112,6 +117,7 @@ def evaluate_command(
         "--target": target or "",
         "--beta": beta if protocol == "crossdomain" else "",
         "--hidden": hidden if protocol == "crossdomain" and hidden != "0" else "",
+        "--reference-draws": reference_draws,
         "--seeds": seeds if seeds and seeds != usual_seeds else "",
         "--repeat": repeat or "",
         "--limit": limit or "",
@@ -248,7 +254,9 @@ def _command(said: dict[str, object], assignments: list[str]) -> str:
     """The command that makes the report again, without where it is put."""
     words = ["warmstart", "evaluate"]
     for option, value in said.items():
-        if value != "":
+        if value is True:
+            words += [option]
+        elif value is not False and value != "":
             words += [option, str(value)]
     for assignment in assignments:
         words += ["--set", assignment]

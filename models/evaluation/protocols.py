@@ -56,6 +56,8 @@ class ProtocolOptions:
     """Cross-domain: share of the users of both domains that are cold in the target."""
     hidden: float = 0.0
     """Cross-domain: share of the others whose identity is hidden between the domains."""
+    reference_draws: bool = False
+    """Cross-domain: whether the cold are those whom the goals on Douban were set on."""
 
 
 def kshot(data: Dataset, options: ProtocolOptions) -> Exam:
@@ -220,7 +222,7 @@ def crossdomain(data: Dataset, options: ProtocolOptions) -> Exam:
         direction = Direction.named(data.schema, options.source, options.target)
     except ValueError as error:
         raise DrawsError(str(error)) from error
-    return cross(data, Crossing(direction, options.beta, options.hidden), options.seed)
+    return cross(data, Crossing(direction, options.beta, options.hidden, options.reference_draws), options.seed)
 
 
 PROTOCOLS: dict[str, Callable[[Dataset, ProtocolOptions], Exam]] = {

@@ -69,6 +69,8 @@ class Plan:
     """Cross-domain: shares of the users of both domains that are cold, a group of questions each."""
     hidden: Sequence[float] = (0.0,)
     """Cross-domain: shares of the others whose identity is hidden, a group of questions each."""
+    reference_draws: bool = False
+    """Cross-domain: whether the cold are those whom the goals on Douban were set on."""
     device: str = "cpu"
     deterministic: bool = False
     base_url: str | None = None
@@ -198,8 +200,8 @@ def make_exam(data: Dataset, plan: Plan, **options: Any) -> Exam:
     them."""
     sat_as = "kshot" if plan.protocol in {"supportsize", "served"} else plan.protocol
     seed = options.pop("draw_seed", plan.draw_seed)
-    known = {"draws": plan.draws, "source": plan.source, "target": plan.target, **options}
-    exam = PROTOCOLS[sat_as](data, ProtocolOptions(seed=seed, **known))
+    known = {name: getattr(plan, name) for name in ("draws", "source", "target", "reference_draws")}
+    exam = PROTOCOLS[sat_as](data, ProtocolOptions(seed=seed, **{**known, **options}))
     exam = replace(exam, protocol=plan.protocol)
     return exam if plan.limit is None else exam.limited(plan.limit, seed)
 

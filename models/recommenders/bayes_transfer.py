@@ -71,7 +71,7 @@ class BayesTransfer(Transfer):
 
     def __init__(self, config: BayesTransferConfig, schema: Schema) -> None:
         super().__init__(config, schema)
-        settings = Bayes.Config(**config.model_dump(exclude={"source", "target", "use_habits"}))
+        settings = Bayes.Config(**config.model_dump(include=set(Bayes.Config.model_fields)))
         size = 1 + config.n_factors + (HABITS if config.use_habits else 0)
         told = [AttributeField(name=f"source {i}", kind="numeric") for i in range(size)]
         attributes = AttributeEncoder(fields=[*schema.user_attributes.fields, *told])

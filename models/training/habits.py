@@ -11,6 +11,8 @@ SHRINKAGE = 5.0
 """Interactions' worth of belief that somebody rates as others do."""
 HABITS = 9
 """Columns of `habits`."""
+SPREAD = 2
+"""Which of them says how far apart somebody's ratings lie."""
 
 
 def exposures(data: Dataset) -> Tensor:

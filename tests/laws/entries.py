@@ -143,6 +143,9 @@ ENTRIES: dict[str, Entry] = {
     "bayes_transfer": Entry(
         settings={"n_factors": 3, "iterations": 20}, uses_attributes=True, worlds=("two",), targets=(1,)
     ),
+    "ordinal_transfer": Entry(
+        settings={"n_factors": 3, "iterations": 20}, uses_attributes=True, worlds=("two",), targets=(1,)
+    ),
     "preference_transfer": Entry(
         settings={"liked_above": 0.5, "rank": 8, "popularity_prior": 10.0},
         worlds=("two",),

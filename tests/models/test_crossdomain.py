@@ -1,5 +1,6 @@
 """The cross-domain protocol: who is cold, what stays, what is asked; domains, directions and hidden identities."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 from models.datasets.dataset import Dataset
+from models.datasets.fetch import fetch
+from models.datasets.folder import read
 from models.datasets.schema import Schema
 from models.evaluation.comparison import compare, joined
 from models.evaluation.crossdomain import SHOTS, Crossing, SourceBias, cross
-from models.evaluation.draws import DrawsError
+from models.evaluation.draws import FOLDER_VARIABLE, DrawsError
 from models.evaluation.measure import measure
 from models.evaluation.predictors import Constant
 from models.evaluation.protocols import PROTOCOLS, ProtocolOptions
@@ -38,6 +41,7 @@ from tests.models.folders import two_domains
 from tests.models.tiny import BOOKS, FILMS, evidence, tiny
 
 FORTH = Direction(0, 1)
+DOUBAN = Path(os.environ.get(FOLDER_VARIABLE, "nowhere")) / "douban_book_music"
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,45 @@ def test_all_that_a_cold_user_rated_in_the_target_is_asked_and_their_source_is_t
     }
     assert found == wanted
     assert (world.items.domain[group.support.items][group.support.mask] == 0).all()
+
+
+def test_reference_draws_are_numpys_from_ids_in_the_order_of_text(world: Dataset) -> None:
+    exam = cross(world, Crossing(FORTH, 0.5, reference_draws=True), seed=3)
+    both = overlapping_users(world, FORTH)
+    ids = sorted(world.user_ids[user] for user in both.tolist())
+    drawn = np.random.default_rng(3).choice(ids, len(ids) // 2, replace=False)
+    assert {world.user_ids[user] for user in exam.groups[0].users.tolist()} == set(drawn)
+    assert exam.validation_users is not None
+    assert not {world.user_ids[user] for user in exam.validation_users.tolist()} & set(drawn)
+
+
+@pytest.mark.skipif(not DOUBAN.is_dir(), reason=f"{FOLDER_VARIABLE} names no folder with Douban's ratings")
+@pytest.mark.parametrize(
+    ("beta", "always_five", "item_mean"),
+    [
+        (0.2, (0.980, 1.394), (0.686, 0.861)),
+        (0.5, (0.940, 1.351), (0.687, 0.862)),
+        (0.8, (0.946, 1.354), (0.709, 0.895)),
+    ],
+)
+def test_reference_draws_give_the_figures_that_the_goals_on_douban_stand_beside(
+    beta: float, always_five: tuple[float, float], item_mean: tuple[float, float], tmp_path: Path
+) -> None:
+    fetch("douban-book-music", tmp_path / "douban", source=DOUBAN)
+    data = read(tmp_path / "douban")
+    direction = Direction.named(data.schema, "book", "music")
+    errors: dict[str, list[np.ndarray]] = {"five": [], "mean": []}
+    for seed in range(3):
+        exam = cross(data, Crossing(direction, beta, reference_draws=True), seed)
+        group = exam.groups[0]
+        truth, known = group.values.numpy(), group.mask.numpy()
+        told = SourceBias(exam.training, direction, with_user=False).answer(group).mean.clip(1, 5)
+        errors["five"].append((5 - truth)[known])
+        errors["mean"].append((told - truth)[known])
+    for name, expected in (("five", always_five), ("mean", item_mean)):
+        pooled = np.concatenate(errors[name])
+        found = (np.abs(pooled).mean(), np.square(pooled).mean() ** 0.5)
+        assert found == pytest.approx(expected, abs=0.00051)
 
 
 def test_few_target_ratings_are_shown_and_no_longer_asked_the_query_is_the_same_for_every_k(world: Dataset) -> None:
