@@ -1,19 +1,19 @@
 """Ordinal transfer: Bayesian transfer, answered in steps of a rating scale as people use them who are new here.
 
     P(r_ui <= k) = Φ(θ_k - β . x_ui)
-    x_ui = (m_ui, t_i, g_u, g_u b_i, s_u b_i, log(1 + n_u), 1 / (1 + n'_u), c_u)
+    x_ui = (m_ui, t_i, e_i, e_i b_i, g_u, g_u b_i, s_u b_i, log(1 + n_u), 1 / (1 + n'_u), c_u)
 
-of the prediction m_ui of `bayes_transfer`, the item's bias b_i and share t_i of ratings in the top step, the generosity
-g_u that the transfer expects of u, and of u's history in the source how spread its ratings are (s_u), how long it is
-(n_u) and what was chosen (c_u, a mean of `co_rating_vectors`); n'_u ratings are known in the target. β and θ are learnt
-(`models.training.ordinal`) from people in both catalogues as if they were new in the target: in folds, each answered by
-a transfer that never saw what they did there.
+of the prediction m_ui of `bayes_transfer`; the item's share t_i of top ratings, popularity e_i (`exposures`) and bias
+b_i; the generosity g_u that the transfer expects of u; of u's history in the source how spread its ratings are
+(s_u), how long it is (n_u) and what was chosen (c_u, a mean of `co_rating_vectors`); and n'_u ratings in the target. β
+and θ are learnt (`models.training.ordinal`) from people in both catalogues as if they were new in the target: in folds,
+each answered by a transfer that never saw what they did there.
 
 It mends what a Gaussian model of ratings cannot tell. Ratings of people who rate much are lower than what people give
 on average, and most ratings are theirs. The generous tell items apart less, at the top of the scale, and those who use
-all of it in one catalogue do so in the other. What people choose says how they rate. And the answer that is nearest to
-a rating is not the mean where ratings pile up at the top. Standard deviations and draws are those of the transfer,
-around the new answer.
+all of it in one catalogue do so in the other. What people choose says how they rate. What few have rated is less good
+or bad than it seems. And the answer that is nearest to a rating is not the mean where ratings pile up at the top.
+Standard deviations and draws are those of the transfer, around the new answer.
 """
 
 from typing import ClassVar
@@ -33,7 +33,7 @@ from models.training.ordinal import STEPS, Ordinal
 
 CHOICES = 8
 """Directions of what people choose in the source."""
-FEATURES = 7 + CHOICES
+FEATURES = 9 + CHOICES
 RIDGE, RIDGE_OF_CHOICES = 2000.0, 15000.0
 """Penalties of weights, in ratings. What a person chose is the same for all of their ratings: it is learnt from people,
 of whom there are fewer."""
@@ -175,8 +175,12 @@ class OrdinalTransfer(BayesTransfer):
         _, target = self._split(states)
         there, here, spread, choices = states[:, super().state_size :].tensor_split([1, 2, 3], dim=1)
         generosity = (self.target.loading[self.direction.target] * target[:, 0])[:, None]  # (B, 1)
-        bias, top = entries(table[TARGET + "mean"][:, 0], positions), entries(table["top"], positions)
-        columns = (told, top, generosity, generosity * bias, spread * bias, there.log1p(), 1 / (1 + here))
+        bias = entries(table[TARGET + "mean"][:, 0], positions)
+        top, known = entries(table["top"], positions), entries(table["exposure"], positions)
+        columns = (
+            *(told, top, known, known * bias),
+            *(generosity, generosity * bias, spread * bias, there.log1p(), 1 / (1 + here)),
+        )
         of_both = torch.stack([column.expand_as(told) for column in columns], dim=-1)
         return torch.cat([of_both, choices[:, None].expand(-1, told.shape[1], -1)], dim=-1)
 
