@@ -105,6 +105,7 @@ class OrdinalTransfer(BayesTransfer):
         choices = co_rating_vectors(only(data, self.direction.source), CHOICES)
         people = overlapping_users(data, self.direction)
         people = people[torch.randperm(len(people), generator=torch.Generator().manual_seed(options.seed))]
+        self.ordinal.fitted.fill_(False)
         if len(people) >= LEAST_PEOPLE:
             folds = [people[:MOST_PEOPLE][fold::FOLDS].sort().values for fold in range(FOLDS)]
             asked = [self._as_if_new(data, fold, choices, options) for fold in folds]
