@@ -139,15 +139,19 @@ class BayesTransfer(Transfer):
 
     @torch.no_grad()
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
+        return self._fit_target(data, *self._fit_source(data, options), options)
+
+    def _fit_source(self, data: Dataset, options: FitOptions) -> tuple[ItemTable, Tensor]:
+        """Learn the source: its table, and z (U, Z) of everybody before it is standardised."""
         there = self.source.fit(only(data, self.direction.source), options).table
         columns = named(there.columns, SOURCE) | {"exposure": exposures(data).to(options.device)}
         history = ItemTable(columns, there.domain, there.trained)
-        told = torch.cat(
-            [
-                self._told(data.evidence(users).to(options.device), history)[1].cpu()
-                for users in torch.split(torch.arange(data.n_users), BATCH)
-            ]
-        )
+        users = torch.split(torch.arange(data.n_users), BATCH)
+        told = [self._told(data.evidence(batch).to(options.device), history)[1].cpu() for batch in users]
+        return there, torch.cat(told)
+
+    def _fit_target(self, data: Dataset, there: ItemTable, told: Tensor, options: FitOptions) -> Fitted:
+        """Learn the target with what the source tells of its people; `there` and `told` are from `_fit_source`."""
         known = users_in(data, self.direction.source)
         judged = known & users_in(data, self.direction.target)
         if int(judged.sum()) > 1:
@@ -160,7 +164,8 @@ class BayesTransfer(Transfer):
             user_attributes=torch.cat([data.user_attributes, told], dim=1),
         )
         here = self.target.fit(asked, options)
-        columns = columns | named(here.table.columns, TARGET)
+        columns = named(there.columns, SOURCE) | named(here.table.columns, TARGET)
+        columns |= {"exposure": exposures(data).to(options.device)}
         table = ItemTable(columns, there.domain, (item_counts(data) > 0).to(options.device))
         return Fitted(table, FitReport(here.report.epochs, here.report.history))
 

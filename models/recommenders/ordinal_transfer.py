@@ -105,25 +105,26 @@ class OrdinalTransfer(BayesTransfer):
         choices = co_rating_vectors(only(data, self.direction.source), CHOICES)
         people = overlapping_users(data, self.direction)
         people = people[torch.randperm(len(people), generator=torch.Generator().manual_seed(options.seed))]
+        history = self._fit_source(data, options)
         self.ordinal.fitted.fill_(False)
         if len(people) >= LEAST_PEOPLE:
             folds = [people[:MOST_PEOPLE][fold::FOLDS].sort().values for fold in range(FOLDS)]
-            asked = [self._as_if_new(data, fold, choices, options) for fold in folds]
+            asked = [self._as_if_new(data, fold, history, choices, options) for fold in folds]
             features, steps, weights = (torch.cat(parts) for parts in zip(*asked, strict=True))
             ridge = torch.full((FEATURES,), RIDGE)
             ridge[0], ridge[-CHOICES:] = 0, RIDGE_OF_CHOICES
             if len(steps):
                 self.ordinal.fit(features, steps, weights / len(KNOWN), ridge)
-        told = super().fit(data, options)
+        told = self._fit_target(data, *history, options)
         return Fitted(self._described(told.table, data, choices), told.report)
 
     def _as_if_new(
-        self, data: Dataset, people: Tensor, choices: Tensor, options: FitOptions
+        self, data: Dataset, people: Tensor, history: tuple[ItemTable, Tensor], choices: Tensor, options: FitOptions
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What people of a fold are asked: features (M, F), steps (M,) and weights (M,) of their ratings."""
         target, seen = self.direction.target, data.interactions
         cold = without(data, people, target)
-        table = self._described(super().fit(cold, options).table, cold, choices)
+        table = self._described(self._fit_target(cold, *history, options).table, cold, choices)
         theirs = (domain_of(data) == target) & torch.isin(seen.users, people)
         rank = _shuffled_rank(seen.users, theirs & (seen.kinds == 0), torch.Generator().manual_seed(options.seed))
         items = (data.items.domain == target).nonzero().flatten()

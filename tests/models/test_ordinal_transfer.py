@@ -92,7 +92,7 @@ def test_with_few_people_in_both_it_answers_as_the_transfer(world: World) -> Non
 
 
 def test_ratings_of_people_new_to_books_are_answered_closer_than_by_the_transfer(world: World) -> None:
-    """Ratings squeezed into the top of the scale, as people give them: the absolute error falls."""
+    """In absolute error, over all that they rated."""
     users = overlapping_users(world.data, FORTH)[:60]
     training = without(world.data, users, FORTH.target)
     asked = world.data.where(torch.isin(world.data.interactions.users, users) & (world.data.interactions.kinds == 0))
