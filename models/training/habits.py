@@ -11,8 +11,8 @@ SHRINKAGE = 5.0
 """Interactions' worth of belief that somebody rates as others do."""
 HABITS = 9
 """Columns of `habits`."""
-SPREAD = 2
-"""Which of them says how far apart somebody's ratings lie."""
+SPREAD, MIDDLING = 2, 4
+"""Which of them say how far apart somebody's ratings lie, and how many lie in the middle."""
 
 
 def exposures(data: Dataset) -> Tensor:

@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.recommender import FitOptions
+from models.recommender import FitOptions, ItemEvidence
 from models.recommenders.bayes_transfer import BayesTransfer
 from models.recommenders.ordinal_transfer import LEAST_PEOPLE, OrdinalTransfer, OrdinalTransferConfig, _shuffled_rank
-from models.training.domains import Direction, hide_identities, overlapping_users, without
+from models.training.domains import Direction, domain_of, evidence_in, hide_identities, overlapping_users, without
 from models.training.ordinal import STEPS, Ordinal
 from tests.laws.world import World, make_world
 
@@ -106,3 +106,24 @@ def test_ratings_of_people_new_to_books_are_answered_closer_than_by_the_transfer
 
     plain = BayesTransfer(BayesTransfer.Config(n_factors=0, iterations=15), world.data.schema)
     assert error(OrdinalTransfer(SETTINGS, world.data.schema)) < error(plain)
+
+
+def test_what_raters_tell_is_counted_in_the_fit_and_goes_on_being_while_serving(world: World) -> None:
+    recommender = OrdinalTransfer(SETTINGS, world.data.schema)
+    table = recommender.fit(world.training, FitOptions()).table
+    seen = world.training.interactions
+    here = (domain_of(world.training) == FORTH.target) & (seen.kinds == 0)
+    item = int(seen.items[here].mode().values)
+    n, top, generosity, busy = table["raters"][item].tolist()
+    rated = here & (seen.items == item)
+    top_step = seen.values >= 9  # of five on a scale from 0 to 10
+    assert n == int(rated.sum())
+    assert top == int((rated & top_step).sum())
+
+    known, counted = world.evidence(world.held[:2], 3), torch.tensor([1.0, 0.5])
+    states = recommender.adapt(known, table, FORTH.target)
+    given = ItemEvidence(torch.tensor([0, 0]), states, torch.tensor([10.0, 6.0]), counted)
+    after = recommender.learn_items(table, torch.tensor([item]), given)["raters"][0]
+    of_each, log_counts = recommender._generosity(states), evidence_in(known, table, 1).weights.sum(1).log1p()
+    expected = [n + 1.5, top + 1, generosity + float(counted @ of_each), busy + float(counted @ log_counts)]
+    assert after.tolist() == pytest.approx(expected, rel=1e-5)
