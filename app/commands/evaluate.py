@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-CROSS_DOMAIN_DRAWS = 3
+USUAL_SEEDS = {"itemcold": 3, "crossdomain": 3}
 
 
 @app.command("evaluate")
@@ -40,7 +40,8 @@ def evaluate_command(
     ] = "",
     blend: Annotated[str, typer.Option(help="Recipes whose learnt blend gets a row, with commas.")] = "",
     seeds: Annotated[
-        int | None, typer.Option(min=1, help="Seeds to train with, from 0 on. Default: 1; crossdomain: 3 draws.")
+        int | None,
+        typer.Option(min=1, help="Seeds to train with, from 0 on. Default: 1; itemcold, crossdomain: 3 draws."),
     ] = None,
     repeat: Annotated[
         str | None,
@@ -92,7 +93,7 @@ def evaluate_command(
     from models.evaluation.tables import tables
     from models.recipes import RecipeError
 
-    usual_seeds = CROSS_DOMAIN_DRAWS if protocol == "crossdomain" else 1
+    usual_seeds = USUAL_SEEDS.get(protocol, 1)
     plan_options: dict[str, Any] = {
         "blend": _names(blend),
         "seeds": range(seeds or usual_seeds),

@@ -136,7 +136,7 @@ def itemcold(data: Dataset, options: ProtocolOptions) -> Exam:
         groups.append(_group(label, data, draws, [draw.support for draw in draws]))
     description = (
         f"A random fifth of the items is unseen in training; up to ten ratings of them are predicted from the user's "
-        f"last {max(SHOTS)} on other items. `known users` were in training, `new users` were not. Seed {options.seed}."
+        f"last {max(SHOTS)} on other items. `known users` were in training, `new users` were not."
     )
     return Exam("itemcold", description, data, data.where(~cold_item & ~new_user), groups)
 

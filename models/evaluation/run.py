@@ -28,6 +28,9 @@ from models.training.domains import TransferSettings
 SUPPORT_SETTING = "max_support"
 """The setting of recommenders whose training depends on how much support they practise with."""
 SERVED = "service"
+REDRAWN = ("itemcold",)
+"""Protocols in which every seed draws questions anew, beside `crossdomain`: what a draw of items is like weighs more
+than the seed of a training."""
 NAMES = (*PROTOCOLS, "supportsize", "served")
 TARGET_ONLY = "bayes"
 """Recipe that is trained on the target alone as well."""
@@ -54,8 +57,8 @@ class Plan:
     """Names of recipes; the required rows are added where they are not named."""
     seeds: Sequence[int] = (0,)
     repeat: Sequence[str] | None = None
-    """Recipes that are trained with every seed, the others with the first only; None: all of them. Cross-domain, where
-    a seed is a draw: the others sit the first draw at each beta. The blend is shown with every seed where
+    """Recipes that are trained with every seed, the others with the first only; None: all of them. Where a seed is a
+    draw (`itemcold`, `crossdomain`) the others sit the first draw. The blend is shown with every seed where
     all its parts are, and learns its weights from the validation users of every seed anyhow."""
     blend: Sequence[str] = ()
     """Recipes whose learnt blend is a row of its own."""
@@ -110,36 +113,47 @@ def evaluate(
         raise EvaluationError("the served protocol needs the address of a running service")
     if plan.protocol == "crossdomain":
         return _cross_domains(data, plan, progress, fits)
-    exam = make_exam(data, plan)
     wanted = [*TRAINED_ROWS, *(name for name in plan.recommenders if name not in REQUIRED)]
     recipes = {name: _configured(load(name), plan) for name in dict.fromkeys([*wanted, *plan.blend])}
     how: dict[str, Any] = {"device": plan.device, "deterministic": plan.deterministic, "progress": progress}
-    sitting = Sitting(exam, save=save, fits=fits, **how)
-    sitting.add_simple_rows(plan.seeds)
-    for name in wanted:
-        seeds = plan.seeds if plan.repeat is None or name in plan.repeat else plan.seeds[:1]
-        for recipe in trained_for(recipes[name], plan.protocol):
-            sitting.add_recipe(recipe, seeds)
-    if plan.blend:
-        repeated = plan.repeat is None or set(plan.blend) <= set(plan.repeat)
-        shown = plan.seeds if repeated else plan.seeds[:1]
-        sitting.add_blend([recipes[name] for name in plan.blend], shown, learnt=plan.seeds)
-    if plan.base_url is not None:
-        service = ServedPredictor(data, plan.base_url, api_key=plan.api_key, transport=transport)
-        sitting.add(SERVED, service, plan.seeds[0])
+    redrawn = plan.protocol in REDRAWN
+    draws: list[Sat] = []
+    blends: dict[int, Blend] = {}
+    timed: dict[str, Timing] = {}
+    for seeds in [[seed] for seed in plan.seeds] if redrawn else [plan.seeds]:
+        exam = make_exam(data, plan, draw_seed=plan.draw_seed + (seeds[0] if redrawn else 0))
+        sitting = Sitting(exam, save=save, fits=fits, **how)
+        sitting.add_simple_rows(seeds)
+        for name in wanted:
+            repeated = plan.repeat is None or name in plan.repeat or (redrawn and name in TRAINED_ROWS)
+            if redrawn and draws and not repeated:
+                continue
+            for recipe in trained_for(recipes[name], plan.protocol):
+                sitting.add_recipe(recipe, seeds if repeated else seeds[:1])
+        if plan.blend:
+            repeated = plan.repeat is None or set(plan.blend) <= set(plan.repeat)
+            sitting.add_blend([recipes[name] for name in plan.blend], seeds if repeated else seeds[:1], learnt=seeds)
+        if plan.base_url is not None:
+            service = ServedPredictor(data, plan.base_url, api_key=plan.api_key, transport=transport)
+            sitting.add(SERVED, service, seeds[0])
+        draws.append((exam, sitting.entries))
+        blends |= sitting.blends
+        timed = timed or sitting.timings()
+    exam = draws[0][0]
+    notes = [ONE_DRAW] if redrawn and plan.repeat is not None else []
     report = Report(
         protocol=plan.protocol,
-        description=exam.description,
+        description=f"{exam.description} {_draws(plan)}" if redrawn else exam.description,
         measure=exam.measure,
         dataset=data.name,
         dataset_fingerprint=data.fingerprint,
         command=plan.command,
         groups={group.label: (len(torch.unique(group.users)), len(group)) for group in exam.groups},
-        rows=sitting.rows(),
+        rows=compare(draws, exam.baselines),
         baselines=exam.baselines,
-        notes=[_blend_note(blend, seed, exam.measure == "ranking") for seed, blend in sitting.blends.items()],
+        notes=[*notes, *(_blend_note(blend, seed, exam.measure == "ranking") for seed, blend in blends.items())],
     )
-    return Evaluation(report, _timings(plan, sitting.timings()), sitting.blends)
+    return Evaluation(report, _timings(plan, timed), blends)
 
 
 def _cross_domains(data: Dataset, plan: Plan, progress: Progress, fits: Fits | None) -> Evaluation:
@@ -169,7 +183,7 @@ def _cross_domains(data: Dataset, plan: Plan, progress: Progress, fits: Fits | N
         exams.append(draws[0][0])
     report = Report(
         protocol=plan.protocol,
-        description=f"{exams[0].description} {len(plan.seeds)} draws, figures are their mean.",
+        description=f"{exams[0].description} {_draws(plan)}",
         measure=exams[0].measure,
         dataset=data.name,
         dataset_fingerprint=data.fingerprint,
@@ -180,6 +194,11 @@ def _cross_domains(data: Dataset, plan: Plan, progress: Progress, fits: Fits | N
         notes=[] if plan.repeat is None else [ONE_DRAW],
     )
     return Evaluation(report, _timings(plan, timed), {})
+
+
+def _draws(plan: Plan) -> str:
+    n = len(plan.seeds)
+    return "One draw." if n == 1 else f"{n} draws, figures are their mean."
 
 
 def _directed(recipe: Recipe, plan: Plan) -> Recipe:

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.blend import Blend, BlendPart
 from models.datasets.dataset import Dataset
 from models.evaluation.blend import ask, fit_blend
-from models.evaluation.comparison import Entry, compare
+from models.evaluation.comparison import Entry
 from models.evaluation.crossdomain import SourceBias, TargetOnly
 from models.evaluation.exam import Exam
 from models.evaluation.fits import FitKey, Fits
@@ -26,7 +26,7 @@ from models.evaluation.predictors import (
     Random,
     TrainedPredictor,
 )
-from models.evaluation.results import Row, Timing
+from models.evaluation.results import Timing
 from models.evaluation.yardsticks import PlainBias
 from models.recipes import Recipe
 from models.recommender import FitOptions, Progress, no_progress
@@ -163,10 +163,6 @@ class Sitting:
         if entry.microseconds is None and predictor.ranks_catalogue:
             entry.microseconds = self._time(predictor)
         return entry
-
-    def rows(self) -> list[Row]:
-        """All rows with their differences to the baselines, in the order in which they were added."""
-        return compare([(self.exam, self.entries)], self.exam.baselines)
 
     def timings(self) -> dict[str, Timing]:
         """How long each row took to train and to score."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.blend import BlendPart
 from models.datasets.dataset import Dataset
 from models.evaluation.blend import Stack, ask, fit_blend, joined, stacked_weights
+from models.evaluation.comparison import compare
 from models.evaluation.exam import Exam, Group
 from models.evaluation.measure import measure
 from models.evaluation.predictors import Constant, MostPopular, Predictor
@@ -114,7 +115,7 @@ def test_a_row_of_several_seeds_is_their_mean_and_its_differences_pair_the_same_
     for seed, value in enumerate((3.0, 4.0)):
         sitting.add("system", Fixed([value] * n), seed)
     sitting.add("bias", Fixed([3.0] * n), 0)
-    system, _ = sitting.rows()
+    system, _ = compare([(sitting.exam, sitting.entries)], sitting.exam.baselines)
     cell = system.cells["k=0"]
     truth = exam.groups[0].values.double()
     mse = [float((truth - value).square().mean()) for value in (3.0, 4.0)]
@@ -320,6 +321,16 @@ def test_every_report_has_the_rows_that_make_it_honest(cinema: Dataset, protocol
     names = [row.name for row in found.report.rows]
     assert {"random", "constant", "popularity", "bias", "bayes"} <= set(names)
     assert set(found.timings.rows) == set(names)
+
+
+def test_every_seed_draws_other_new_items(cinema: Dataset) -> None:
+    settings = {"bayes": {"n_factors": 2, "iterations": 3}}
+    report = evaluate(cinema, Plan("itemcold", ["mf"], seeds=(0, 1), repeat=[], settings=settings, limit=8)).report
+    drawn = [PROTOCOLS["itemcold"](cinema, ProtocolOptions(seed=seed)).training for seed in (0, 1)]
+    assert len({data.fingerprint for data in drawn}) == 2
+    assert report.description.endswith("2 draws, figures are their mean.")
+    seeds = {row.name: row.seeds for row in report.rows}
+    assert (seeds["bias"], seeds["mf"]) == ([0, 1], [0])
 
 
 def test_the_blend_stands_beside_its_parts_and_names_the_checkpoints_kept(cinema: Dataset, tmp_path: Path) -> None:
