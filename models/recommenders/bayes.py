@@ -16,6 +16,9 @@ raters stand where z_i points, so that a support set tells of taste by its items
 is likelier to be one who likes it. `mean` is therefore what a user would give *if they rated the item*:
 
     mean_ui = mean_d + b_i + φ_i' m_u + λ φ_i' C_u z_i,    φ_i = (c_d, v_i),  λ the weight of one more choice.
+
+Where i is new, who chooses what is good is believed to have done so again: b_i + γ q_u (`models.training.quality`), and
+less so as it becomes known.
 """
 
 from typing import ClassVar
@@ -58,6 +61,7 @@ from models.training.gaussian import (
     with_intercept,
 )
 from models.training.gaussian_single import Rows, User
+from models.training.quality import fit_quality
 from models.training.sentences import SentenceProjection
 from models.training.statistics import domain_means, item_counts
 
@@ -102,6 +106,9 @@ class Bayes(Recommender):
     choice_spread: Tensor
     choice_pull: Tensor
     typical_lift: Tensor
+    usual_quality: Tensor
+    quality_shrinkage: Tensor
+    quality_slope: Tensor
 
     def __init__(self, config: BayesConfig, schema: Schema) -> None:
         super().__init__(config, schema)
@@ -124,10 +131,13 @@ class Bayes(Recommender):
         self.register_buffer("choice_spread", torch.zeros(n_domains, size, size))  # C
         self.register_buffer("choice_pull", torch.zeros(n_domains, size))  # C μ
         self.register_buffer("typical_lift", torch.zeros(n_domains, packed_size(size)))  # of a newcomer
+        self.register_buffer("usual_quality", torch.zeros(n_domains))  # b̄
+        self.register_buffer("quality_shrinkage", torch.ones(n_domains))  # κ
+        self.register_buffer("quality_slope", torch.zeros(n_domains))  # γ
 
     @property
     def state_size(self) -> int:
-        return self.size + packed_size(self.size) + len(self.schema.domains)
+        return self.size + packed_size(self.size) + 2 * len(self.schema.domains)
 
     def adapt(self, evidence: Evidence, table: ItemTable, target: int) -> Tensor:
         items = evidence.items  # (B, L)
@@ -141,18 +151,18 @@ class Bayes(Recommender):
         shift = prior + (residual[:, None] @ weighted).squeeze(1)
         choice_precision, choice_shift, next_choice = self._choices(evidence, table)
         user, root = posterior(precision + choice_precision, shift + choice_shift)
-        return torch.cat([user, pack(root), next_choice], dim=1)
+        return torch.cat([user, pack(root), next_choice, self._quality(evidence, table)], dim=1)
 
     def means(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Tensor:
-        user, root, next_choice = self._unpacked(states)
-        offset = self._offset(table, positions, root.mT @ root, next_choice)
+        user, root, *choices = self._unpacked(states)
+        offset = self._offset(table, positions, root.mT @ root, *choices)
         return offset + user @ self._loadings(table, positions).T  # (B, N)
 
     def score(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Scores:
-        user, root, next_choice = self._unpacked(states)
+        user, root, *choices = self._unpacked(states)
         covariance = root.mT @ root
         phi = self._loadings(table, positions)  # (N, P)
-        mean = self._offset(table, positions, covariance, next_choice) + user @ phi.T  # (B, N)
+        mean = self._offset(table, positions, covariance, *choices) + user @ phi.T  # (B, N)
         taste = self._taste_variance(user, root, covariance, phi, table, positions)
         return Scores(mean, (taste + entries(table["noise"], positions)).sqrt(), taste.sqrt())
 
@@ -160,7 +170,7 @@ class Bayes(Recommender):
         if _is_single(states):
             user_alone, rows = User.of(states[0].numpy(), self.size), self._rows_alone(table, positions)
             return torch.from_numpy(user_alone.taste_std(rows))[None]
-        user, root, _ = self._unpacked(states)
+        user, root, *_ = self._unpacked(states)
         phi = self._loadings(table, positions)  # (N, P)
         return self._taste_variance(user, root, root.mT @ root, phi, table, positions).sqrt()
 
@@ -170,7 +180,7 @@ class Bayes(Recommender):
         if _is_single(states) and generator.device.type == "cpu":
             user_alone, rows = User.of(states[0].numpy(), self.size), self._rows_alone(table, positions)
             return torch.from_numpy(user_alone.deviations(n, rows, generator))[:, None]
-        user, root, _ = self._unpacked(states)
+        user, root, *_ = self._unpacked(states)
         noise = torch.randn((n, *user.shape), generator=generator, device=generator.device).to(user)
         moved = (noise[:, :, None] @ root).squeeze(2)  # (n, B, P), of the tastes
         # Under one taste what is not known of an item is one number, N(0, x' S x), independent of the other items'.
@@ -202,13 +212,14 @@ class Bayes(Recommender):
             "noise": self.domain_noise[domain].repeat(len(features)),
             "choice": features.new_zeros(len(features), self.size),
             "lift": self.typical_lift[domain].repeat(len(features), 1),
+            "new": features.new_ones(len(features)),
             "exposure": features.new_zeros(len(features), 1 + self.config.exposure_factors),
         }
 
     def learn_items(self, table: ItemTable, rows: Tensor, evidence: ItemEvidence) -> Columns:
         """The posterior of (b_i, v_i): the item's side of `adapt`. Not knowing who rates adds φ' C φ to the noise."""
         at, index = rows[evidence.index], evidence.index  # (M,)
-        user, root, next_choice = self._unpacked(evidence.states)
+        user, root, next_choice, _ = self._unpacked(evidence.states)
         covariance = root.mT @ root
         phi = self._loadings(table, at)  # (M, P)
         prior = unpack(table["covariance"][rows], self.size)  # (n, P, P)
@@ -224,7 +235,9 @@ class Bayes(Recommender):
         shift = (before @ table["mean"][rows].unsqueeze(-1)).squeeze(-1)
         shift = shift.index_add(0, index, weighted * (evidence.values - level)[:, None])
         mean, root = posterior(precision, shift)
-        return {"mean": mean, "covariance": pack(root.mT @ root)}
+        covariance = pack(root.mT @ root)
+        left = covariance[:, 0] / table["covariance"][rows, 0]  # of the variance of b_i
+        return {"mean": mean, "covariance": covariance, "new": table["new"][rows] * left}
 
     def fit(self, data: Dataset, options: FitOptions) -> Fitted:
         means, generator = domain_means(data), torch.Generator().manual_seed(options.seed)
@@ -255,12 +268,18 @@ class Bayes(Recommender):
             self.new_spread[d].copy_(expected.spread)
             popularity = (counts * (data.items.domain == d)).double()
             self.typical_lift[d].copy_(popularity @ lift / popularity.sum().clamp(min=1))
+        of_content = torch.stack([self.embed_items(data.items.content, d)["mean"][:, 0] for d in range(len(means))])
+        quality = fit_quality(data, em.item_mean[:, 0], of_content.gather(0, data.items.domain[None])[0])
+        self.usual_quality.copy_(quality.usual)
+        self.quality_shrinkage.copy_(quality.shrinkage)
+        self.quality_slope.copy_(quality.slope)
         columns = {
             "mean": em.item_mean,
             "covariance": pack(em.item_covariance),
             "noise": em.noise,
             "choice": choices.vectors,
             "lift": lift,
+            "new": torch.zeros(data.n_items),  # share of what is not known of a new item's bias
             "exposure": fit_exposure(data, self.config.exposure_factors, options.seed).packed(),
         }
         columns = {name: column.float() for name, column in columns.items()}
@@ -288,11 +307,14 @@ class Bayes(Recommender):
         loadings[:, 0] = self.loading.numpy().take(table.domain.numpy().take(at))
         return Rows(loadings, table["covariance"].numpy().take(at, 0))
 
-    def _offset(self, table: ItemTable, positions: Tensor | None, covariance: Tensor, next_choice: Tensor) -> Tensor:
-        """mean_d + b_i + λ φ_i' C_u z_i (B, N): all of the mean but the user's taste."""
+    def _offset(
+        self, table: ItemTable, positions: Tensor | None, covariance: Tensor, next_choice: Tensor, quality: Tensor
+    ) -> Tensor:
+        """mean_d + b_i + λ φ_i' C_u z_i (B, N), of new items γ q_u too: all of the mean but the user's taste."""
         domain = entries(table.domain, positions)
         chosen = pack_dual(covariance) @ entries(table["lift"], positions).T
         chosen *= next_choice.index_select(1, domain)
+        chosen.addcmul_(quality.index_select(1, domain), entries(table["new"], positions))
         return chosen.add_(entries(self.domain_mean, domain)).add_(entries(table["mean"][:, 0], positions))
 
     def _taste_variance(
@@ -328,15 +350,29 @@ class Bayes(Recommender):
         shift = (counts * discount) @ self.choice_pull + (each.mT @ table["choice"][evidence.items]).squeeze(1)
         return precision, shift, discount / (1 + dispersion * (counts + 1))  # d/dn of n / (1 + δ n), as a difference
 
+    def _quality(self, evidence: Evidence, table: ItemTable) -> Tensor:
+        """γ q_u in each domain (B, D): how much better than usual the known items are that somebody chooses."""
+        domain, n_domains = table.domain[evidence.items], len(self.domain_mean)
+        if self.config.choice_dispersion is None:
+            return self.quality_slope.new_zeros(evidence.batch_size, n_domains)
+        counted = (
+            one_hot(domain, n_domains) * (evidence.weights * table.trained[evidence.items])[..., None]
+        )  # (B, L, D)
+        better = entries(table["mean"][:, 0], evidence.items) - self.usual_quality[domain]  # (B, L)
+        total = (better[:, None] @ counted).squeeze(1)
+        return self.quality_slope * total / (counted.sum(1) + self.quality_shrinkage)
+
     def _item_variance(self, covariance: Tensor, prior: Tensor) -> Tensor:
         """E[x' S x] (B, L) under the prior of w: what not knowing an item adds to the noise of its rating."""
         spread = pack_dual(pad(torch.eye(self.size - 1, device=prior.device), (1, 0, 1, 0)))
         return (covariance @ (pack_dual_outer(_with_one(prior)) + spread)[..., None]).squeeze(-1)
 
-    def _unpacked(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """m (B, P), R (B, P, P) with C = R' R, and λ (B, D)."""
-        end = self.size + packed_size(self.size)
-        return states[:, : self.size], unpack_lower(states[:, self.size : end], self.size), states[:, end:]
+    def _unpacked(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """m (B, P), R (B, P, P) with C = R' R, λ (B, D) and γ q (B, D)."""
+        end, n_domains = self.size + packed_size(self.size), len(self.schema.domains)
+        choices = states[:, end : end + 2 * n_domains]
+        root = unpack_lower(states[:, self.size : end], self.size)
+        return states[:, : self.size], root, choices[:, :n_domains], choices[:, n_domains:]
 
 
 def _is_single(states: Tensor) -> bool:

@@ -29,6 +29,7 @@ def known_model(variance: float, dispersion: float | None = None) -> tuple[Bayes
         "noise": torch.ones(2),
         "choice": torch.tensor([[0.0, 0.3], [0.0, -0.3]]),
         "lift": torch.tensor([[0.0, 0.0, 0.4], [0.0, 0.0, 0.0]]),
+        "new": torch.zeros(2),
     }
     return recommender, ItemTable(columns, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.bool))
 
@@ -124,7 +125,8 @@ def test_without_factors_it_is_a_shrunken_user_bias():
     recommender.domain_mean.fill_(MEAN)
     recommender.loading.fill_(LOADING)
     columns = {name: torch.zeros(2, 1) for name in ("mean", "covariance", "choice", "lift")}
-    table = ItemTable({**columns, "noise": torch.ones(2)}, torch.zeros(2).long(), torch.ones(2).bool())
+    columns |= {"noise": torch.ones(2), "new": torch.zeros(2)}
+    table = ItemTable(columns, torch.zeros(2).long(), torch.ones(2).bool())
     answer = recommender.score(recommender.adapt(ratings([0, 1], [4.0, 6.0]), table, 0), table)
     torch.testing.assert_close(answer.mean, torch.full((1, 2), MEAN + 4 / 6))
 
@@ -142,7 +144,7 @@ def test_choices_tell_of_taste_without_a_rating():
     state = recommender.adapt(chosen, known, 0)
     torch.testing.assert_close(state[0, :2], torch.tensor([0.0, (0.3 + 0.05) / 1.25]), atol=1e-6, rtol=1e-6)
     # the third choice takes n / (1 + n / 2) from 1 to 1.2
-    torch.testing.assert_close(state[0, -1], torch.tensor(0.2))
+    torch.testing.assert_close(state[0, -2], torch.tensor(0.2))
 
 
 def test_who_rates_an_item_is_likelier_to_like_it():
@@ -150,6 +152,19 @@ def test_who_rates_an_item_is_likelier_to_like_it():
     recommender, table = known_model(0.0, dispersion=0.5)
     mean = recommender.score(recommender.adapt(ratings([], []), table, 0), table).mean[0]
     torch.testing.assert_close(mean, torch.tensor([3.2 + 0.4 / 1.5, 2.9]))
+
+
+def test_who_chooses_what_is_good_is_believed_to_do_so_again_where_an_item_is_new():
+    """γ = .5, κ = 1 and two choices of item 0, .2 better than usual: q = .4 / 3; nothing is added to what is known."""
+    recommender, table = known_model(0.0, dispersion=0.5)
+    recommender.quality_slope.fill_(0.5)
+    recommender.quality_shrinkage.fill_(1.0)
+    state = recommender.adapt(ratings([0, 0], [5.0, 1.0]), table, 0)
+    told = recommender.means(state, table)[0]
+    half_known = ItemTable({**table.columns, "new": torch.tensor([0.0, 0.5])}, table.domain, table.trained)
+    added = recommender.means(state, half_known)[0] - told
+    torch.testing.assert_close(added, torch.tensor([0.0, 0.5 * 0.5 * 0.4 / 3]))
+    torch.testing.assert_close(recommender.score(state, half_known).mean[0] - told, added)
 
 
 def test_choice_vectors_point_to_where_an_item_s_raters_stand(fitted: tuple[World, Bayes, Fitted]):

@@ -72,15 +72,17 @@ def test_bayes_learns_the_posterior_of_a_linear_model() -> None:
             "noise": torch.tensor([0.8]),
             "choice": torch.zeros(1, 2),
             "lift": torch.zeros(1, 3),
+            "new": torch.ones(1),
         },
         torch.tensor([0]),
         torch.tensor([False]),
     )
     tastes, values = torch.tensor([[0.4, 1.0], [-0.2, -2.0]]), torch.tensor([4.5, 2.0])
-    states = torch.cat([tastes, torch.zeros(2, 3), torch.zeros(2, 1)], dim=1)  # mean, no covariance, no choice
+    states = torch.cat([tastes, torch.zeros(2, 3), torch.zeros(2, 2)], dim=1)  # mean, no covariance, no choices
     learnt = bayes.learn_items(row, ROW, ratings(values.tolist(), states))
     x = torch.stack([torch.ones(2), tastes[:, 1]], dim=1)
     precision = torch.linalg.inv(prior) + x.T @ x / 0.8
     shift = torch.linalg.inv(prior) @ row["mean"][0] + x.T @ (values - 3.0 - tastes[:, 0]) / 0.8
     assert torch.allclose(unpack(learnt["covariance"], 2)[0], torch.linalg.inv(precision), atol=1e-6)
     assert torch.allclose(learnt["mean"][0], torch.linalg.solve(precision, shift), atol=1e-6)
+    assert torch.allclose(learnt["new"], torch.linalg.inv(precision)[0, 0])  # of a variance of 1
