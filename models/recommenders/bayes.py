@@ -61,7 +61,7 @@ from models.training.gaussian import (
     with_intercept,
 )
 from models.training.gaussian_single import Rows, User
-from models.training.quality import fit_quality
+from models.training.quality import Quality
 from models.training.sentences import SentenceProjection
 from models.training.statistics import domain_means, item_counts
 
@@ -106,9 +106,6 @@ class Bayes(Recommender):
     choice_spread: Tensor
     choice_pull: Tensor
     typical_lift: Tensor
-    usual_quality: Tensor
-    quality_shrinkage: Tensor
-    quality_slope: Tensor
 
     def __init__(self, config: BayesConfig, schema: Schema) -> None:
         super().__init__(config, schema)
@@ -131,9 +128,7 @@ class Bayes(Recommender):
         self.register_buffer("choice_spread", torch.zeros(n_domains, size, size))  # C
         self.register_buffer("choice_pull", torch.zeros(n_domains, size))  # C μ
         self.register_buffer("typical_lift", torch.zeros(n_domains, packed_size(size)))  # of a newcomer
-        self.register_buffer("usual_quality", torch.zeros(n_domains))  # b̄
-        self.register_buffer("quality_shrinkage", torch.ones(n_domains))  # κ
-        self.register_buffer("quality_slope", torch.zeros(n_domains))  # γ
+        self.quality = Quality(n_domains)
 
     @property
     def state_size(self) -> int:
@@ -151,7 +146,8 @@ class Bayes(Recommender):
         shift = prior + (residual[:, None] @ weighted).squeeze(1)
         choice_precision, choice_shift, next_choice = self._choices(evidence, table)
         user, root = posterior(precision + choice_precision, shift + choice_shift)
-        return torch.cat([user, pack(root), next_choice, self._quality(evidence, table)], dim=1)
+        quality = self.quality.of(evidence, table, table["mean"][:, 0])
+        return torch.cat([user, pack(root), next_choice, quality], dim=1)
 
     def means(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Tensor:
         user, root, *choices = self._unpacked(states)
@@ -269,10 +265,8 @@ class Bayes(Recommender):
             popularity = (counts * (data.items.domain == d)).double()
             self.typical_lift[d].copy_(popularity @ lift / popularity.sum().clamp(min=1))
         of_content = torch.stack([self.embed_items(data.items.content, d)["mean"][:, 0] for d in range(len(means))])
-        quality = fit_quality(data, em.item_mean[:, 0], of_content.gather(0, data.items.domain[None])[0])
-        self.usual_quality.copy_(quality.usual)
-        self.quality_shrinkage.copy_(quality.shrinkage)
-        self.quality_slope.copy_(quality.slope)
+        if self.config.choice_dispersion is not None:
+            self.quality.fit(data, em.item_mean[:, 0], of_content.gather(0, data.items.domain[None])[0])
         columns = {
             "mean": em.item_mean,
             "covariance": pack(em.item_covariance),
@@ -349,18 +343,6 @@ class Bayes(Recommender):
         precision = torch.einsum("bd,dpq->bpq", counts * discount, self.choice_spread)
         shift = (counts * discount) @ self.choice_pull + (each.mT @ table["choice"][evidence.items]).squeeze(1)
         return precision, shift, discount / (1 + dispersion * (counts + 1))  # d/dn of n / (1 + δ n), as a difference
-
-    def _quality(self, evidence: Evidence, table: ItemTable) -> Tensor:
-        """γ q_u in each domain (B, D): how much better than usual the known items are that somebody chooses."""
-        domain, n_domains = table.domain[evidence.items], len(self.domain_mean)
-        if self.config.choice_dispersion is None:
-            return self.quality_slope.new_zeros(evidence.batch_size, n_domains)
-        counted = (
-            one_hot(domain, n_domains) * (evidence.weights * table.trained[evidence.items])[..., None]
-        )  # (B, L, D)
-        better = entries(table["mean"][:, 0], evidence.items) - self.usual_quality[domain]  # (B, L)
-        total = (better[:, None] @ counted).squeeze(1)
-        return self.quality_slope * total / (counted.sum(1) + self.quality_shrinkage)
 
     def _item_variance(self, covariance: Tensor, prior: Tensor) -> Tensor:
         """E[x' S x] (B, L) under the prior of w: what not knowing an item adds to the noise of its rating."""

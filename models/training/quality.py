@@ -8,34 +8,44 @@ of a new one it says how good it is *if they choose it*, which is all that a rat
 of b within people over that between them, by moments; γ is by least squares over ratings.
 """
 
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from models.datasets.dataset import Dataset
+from models.recommender import Evidence, ItemTable
 
 MOST_SHRINKAGE = 1000.0
 """Ratings; κ where people choose alike."""
 
 
-@dataclass(frozen=True)
-class Quality:
-    """What is usual in each of D domains."""
+class Quality(nn.Module):
+    """b̄, κ and γ of D domains."""
 
     usual: Tensor
-    """b̄ (D,)."""
     shrinkage: Tensor
-    """κ (D,)."""
     slope: Tensor
-    """γ (D,), from 0 to 1."""
 
+    def __init__(self, n_domains: int) -> None:
+        super().__init__()
+        self.register_buffer("usual", torch.zeros(n_domains))  # b̄
+        self.register_buffer("shrinkage", torch.ones(n_domains))  # κ
+        self.register_buffer("slope", torch.zeros(n_domains))  # γ, from 0 to 1; 0: choices say nothing
 
-def fit_quality(data: Dataset, bias: Tensor, expected: Tensor) -> Quality:
-    """Learn it from items' biases b (N,) and what their content alone says of those (N,)."""
-    bias, expected = bias.double(), expected.double()
-    found = [_of_domain(data, d, bias, expected) for d in range(len(data.schema.domains))]
-    return Quality(*(torch.tensor(values) for values in zip(*found, strict=True)))
+    def fit(self, data: Dataset, bias: Tensor, expected: Tensor) -> None:
+        """Learn from items' biases b (N,) and what their content alone says of those (N,)."""
+        bias, expected = bias.double(), expected.double()
+        for d in range(len(self.usual)):
+            self.usual[d], self.shrinkage[d], self.slope[d] = _of_domain(data, d, bias, expected)
+
+    def of(self, evidence: Evidence, table: ItemTable, bias: Tensor) -> Tensor:
+        """γ q_u in each domain (B, D), of choices among known items; `bias` (N,)."""
+        domain, n_domains = table.domain[evidence.items], len(self.usual)
+        counted = (
+            one_hot(domain, n_domains) * (evidence.weights * table.trained[evidence.items])[..., None]
+        )  # (B, L, D)
+        better = bias[evidence.items] - self.usual[domain]  # (B, L)
+        return self.slope * (better[:, None] @ counted).squeeze(1) / (counted.sum(1) + self.shrinkage)
 
 
 def _of_domain(data: Dataset, d: int, bias: Tensor, expected: Tensor) -> tuple[float, float, float]:

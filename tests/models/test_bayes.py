@@ -157,8 +157,8 @@ def test_who_rates_an_item_is_likelier_to_like_it():
 def test_who_chooses_what_is_good_is_believed_to_do_so_again_where_an_item_is_new():
     """γ = .5, κ = 1 and two choices of item 0, .2 better than usual: q = .4 / 3; nothing is added to what is known."""
     recommender, table = known_model(0.0, dispersion=0.5)
-    recommender.quality_slope.fill_(0.5)
-    recommender.quality_shrinkage.fill_(1.0)
+    recommender.quality.slope.fill_(0.5)
+    recommender.quality.shrinkage.fill_(1.0)
     state = recommender.adapt(ratings([0, 0], [5.0, 1.0]), table, 0)
     told = recommender.means(state, table)[0]
     half_known = ItemTable({**table.columns, "new": torch.tensor([0.0, 0.5])}, table.domain, table.trained)
