@@ -264,9 +264,9 @@ class Bayes(Recommender):
             self.new_spread[d].copy_(expected.spread)
             popularity = (counts * (data.items.domain == d)).double()
             self.typical_lift[d].copy_(popularity @ lift / popularity.sum().clamp(min=1))
-        of_content = torch.stack([self.embed_items(data.items.content, d)["mean"][:, 0] for d in range(len(means))])
         if self.config.choice_dispersion is not None:
-            self.quality.fit(data, em.item_mean[:, 0], of_content.gather(0, data.items.domain[None])[0])
+            told = [self.embed_items(data.items.content, d)["mean"][:, 0].cpu() for d in range(len(means))]
+            self.quality.fit(data, em.item_mean[:, 0], torch.stack(told).gather(0, data.items.domain[None])[0])
         columns = {
             "mean": em.item_mean,
             "covariance": pack(em.item_covariance),
