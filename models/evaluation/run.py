@@ -117,22 +117,21 @@ def evaluate(
     recipes = {name: _configured(load(name), plan) for name in dict.fromkeys([*wanted, *plan.blend])}
     how: dict[str, Any] = {"device": plan.device, "deterministic": plan.deterministic, "progress": progress}
     redrawn = plan.protocol in REDRAWN
+    repeated = {*recipes} if plan.repeat is None else {*plan.repeat, *(TRAINED_ROWS if redrawn else ())}
     draws: list[Sat] = []
     blends: dict[int, Blend] = {}
     timed: dict[str, Timing] = {}
     for seeds in [[seed] for seed in plan.seeds] if redrawn else [plan.seeds]:
+        first = [seed for seed in seeds if seed == plan.seeds[0]]
         exam = make_exam(data, plan, draw_seed=plan.draw_seed + (seeds[0] if redrawn else 0))
         sitting = Sitting(exam, save=save, fits=fits, **how)
         sitting.add_simple_rows(seeds)
         for name in wanted:
-            repeated = plan.repeat is None or name in plan.repeat or (redrawn and name in TRAINED_ROWS)
-            if redrawn and draws and not repeated:
-                continue
             for recipe in trained_for(recipes[name], plan.protocol):
-                sitting.add_recipe(recipe, seeds if repeated else seeds[:1])
-        if plan.blend:
-            repeated = plan.repeat is None or set(plan.blend) <= set(plan.repeat)
-            sitting.add_blend([recipes[name] for name in plan.blend], seeds if repeated else seeds[:1], learnt=seeds)
+                sitting.add_recipe(recipe, seeds if name in repeated else first)
+        shown = seeds if repeated.issuperset(plan.blend) else first
+        if plan.blend and shown:
+            sitting.add_blend([recipes[name] for name in plan.blend], shown, learnt=seeds)
         if plan.base_url is not None:
             service = ServedPredictor(data, plan.base_url, api_key=plan.api_key, transport=transport)
             sitting.add(SERVED, service, seeds[0])

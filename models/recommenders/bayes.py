@@ -144,9 +144,8 @@ class Bayes(Recommender):
         residual = evidence.values - self.domain_mean[table.domain[items]] - mean[..., 0]
         precision = torch.eye(self.size, device=phi.device) + weighted.mT @ phi
         shift = prior + (residual[:, None] @ weighted).squeeze(1)
-        choice_precision, choice_shift, next_choice = self._choices(evidence, table)
+        choice_precision, choice_shift, next_choice, quality = self._choices(evidence, table)
         user, root = posterior(precision + choice_precision, shift + choice_shift)
-        quality = self.quality.of(evidence, table, table["mean"][:, 0])
         return torch.cat([user, pack(root), next_choice, quality], dim=1)
 
     def means(self, states: Tensor, table: ItemTable, positions: Tensor | None = None) -> Tensor:
@@ -328,21 +327,24 @@ class Bayes(Recommender):
         known_badly = moments @ entries(table["covariance"], positions).T
         return projected.sum(1).add_(known_badly).clamp_(min=0)
 
-    def _choices(self, evidence: Evidence, table: ItemTable) -> tuple[Tensor, Tensor, Tensor]:
-        """What having chosen these items says of w: precision (B, P, P) and precision times mean (B, P); and what one
-        more choice in each domain would add, as a share of a first one, λ (B, D)."""
+    def _choices(self, evidence: Evidence, table: ItemTable) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What having chosen these items says of w: precision (B, P, P) and precision times mean (B, P); what one
+        more choice in each domain would add, as a share of a first one, λ (B, D); and γ q (B, D)."""
         dispersion, n_domains = self.config.choice_dispersion, len(self.domain_mean)
         if dispersion is None:
             nothing = self.choice_pull.new_zeros(evidence.batch_size, 1)
-            return nothing[..., None], nothing, nothing.expand(-1, n_domains)
-        counted = evidence.weights * table.trained[evidence.items]  # of a newcomer nobody knows yet who chooses it
-        member = one_hot(table.domain[evidence.items], n_domains) * counted[..., None]  # (B, L, D)
+            neither = nothing.expand(-1, n_domains)
+            return nothing[..., None], nothing, neither, neither
+        items, domain = evidence.items, table.domain[evidence.items]
+        counted = evidence.weights * table.trained[items]  # of a newcomer nobody knows yet who chooses it
+        member = one_hot(domain, n_domains) * counted[..., None]  # (B, L, D)
         counts = member.sum(1)  # (B, D)
         discount = 1 / (1 + dispersion * counts)
         each = member @ discount[..., None]  # (B, L, 1)
         precision = torch.einsum("bd,dpq->bpq", counts * discount, self.choice_spread)
-        shift = (counts * discount) @ self.choice_pull + (each.mT @ table["choice"][evidence.items]).squeeze(1)
-        return precision, shift, discount / (1 + dispersion * (counts + 1))  # d/dn of n / (1 + δ n), as a difference
+        shift = (counts * discount) @ self.choice_pull + (each.mT @ table["choice"][items]).squeeze(1)
+        more = discount / (1 + dispersion * (counts + 1))  # d/dn of n / (1 + δ n), as a difference
+        return precision, shift, more, self.quality.of(member, domain, table["mean"][items, 0])
 
     def _item_variance(self, covariance: Tensor, prior: Tensor) -> Tensor:
         """E[x' S x] (B, L) under the prior of w: what not knowing an item adds to the noise of its rating."""

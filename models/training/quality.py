@@ -10,10 +10,8 @@ of b within people over that between them, by moments; γ is by least squares ov
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from models.datasets.dataset import Dataset
-from models.recommender import Evidence, ItemTable
 
 MOST_SHRINKAGE = 1000.0
 """Ratings; κ where people choose alike."""
@@ -38,17 +36,15 @@ class Quality(nn.Module):
         for d in range(len(self.usual)):
             self.usual[d], self.shrinkage[d], self.slope[d] = _of_domain(data, d, bias, expected)
 
-    def of(self, evidence: Evidence, table: ItemTable, bias: Tensor) -> Tensor:
-        """γ q_u in each domain (B, D), of choices among known items; `bias` (N,)."""
-        domain, n_domains = table.domain[evidence.items], len(self.usual)
-        counted = (
-            one_hot(domain, n_domains) * (evidence.weights * table.trained[evidence.items])[..., None]
-        )  # (B, L, D)
-        better = bias[evidence.items] - self.usual[domain]  # (B, L)
-        return self.slope * (better[:, None] @ counted).squeeze(1) / (counted.sum(1) + self.shrinkage)
+    def of(self, counted: Tensor, domain: Tensor, bias: Tensor) -> Tensor:
+        """γ q_u in each domain (B, D), of L choices each: how much they count, in their domain's column, (B, L, D);
+        `domain` (B, L) and `bias` (B, L) of what was chosen."""
+        total = ((bias - self.usual[domain])[:, None] @ counted).squeeze(1)
+        return self.slope * total / (counted.sum(1) + self.shrinkage)
 
 
 def _of_domain(data: Dataset, d: int, bias: Tensor, expected: Tensor) -> tuple[float, float, float]:
+    """b̄, κ and γ of a domain."""
     seen = data.interactions.rows(data.items.domain[data.interactions.items] == d)
     weights = seen.weights.double()
     if not len(seen):
