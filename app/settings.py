@@ -69,8 +69,8 @@ class Settings(BaseSettings):
     max_working: int = Field(64, ge=1)
     """Requests that one worker works on together at most; fewer where they delay each other too much."""
     max_wait_seconds: float = Field(0.5, gt=0)
-    """Time that a request of a burst may wait for its turn before it is refused with 503. Under lasting overload a
-    tenth of it, which is also the delay that requests may cause each other."""
+    """Time that a request of a burst may wait for its turn before it is refused with 503. Under lasting overload 15 %
+    of it, which is also the delay that requests may cause each other."""
     deadline_seconds: float = Field(10.0, gt=0)
     """Time in which a request is answered, or with 504; admin calls may take longer."""
     drain_seconds: float = Field(3.0, ge=0)

@@ -30,6 +30,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and has_deadline(scope["path"]) and self.admission.turn_away():
+            await self.admission.refusals.turn()
             await _REFUSAL(scope, receive, send)
         else:
             await self.app(scope, receive, send)
@@ -53,6 +54,7 @@ class LoadShedding:
         try:
             await self.admission.enter()
         except Refused:
+            await self.admission.refusals.turn()
             await _REFUSAL(scope, receive, send)
             return
         started = time.monotonic()

@@ -10,7 +10,18 @@ from app.api.shedding import Door
 from app.engine.answering import Question
 from app.engine.batching import Batcher
 from app.engine.deadline import DEADLINE, DeadlinePassed, in_time
-from app.services.admission import FLOOR, START, WINDOW_ANSWERS, WINDOW_SECONDS, Admission, Limit, Refused
+from app.services.admission import (
+    FLOOR,
+    SOON,
+    START,
+    TOLD_TOGETHER,
+    WINDOW_ANSWERS,
+    WINDOW_SECONDS,
+    Admission,
+    Limit,
+    Refusals,
+    Refused,
+)
 from tests.app.conftest import Start
 from tests.app.refusals import refused
 from tests.app.test_cache import Clock
@@ -93,7 +104,34 @@ async def test_where_the_line_stays_one_gets_in_it_for_each_that_is_answered(clo
     assert not door.turn_away(), "the line is gone"
 
 
-async def test_an_empty_line_ends_no_overload_while_somebody_is_refused(clock: Clock) -> None:
+async def test_a_line_that_moves_is_no_overload(clock: Clock) -> None:
+    door = full(clock, waiting=10)
+    await door.enter()
+    tasks, order = await queue(door, *"abc")
+    for name in "defghijkl":
+        clock.now += SOON * PATIENCE / 4
+        assert not door.overloaded
+        assert not door.turn_away()
+        tasks += (await queue(door, name))[0]
+        door.leave("x", 0.01)
+        await asyncio.sleep(0)
+    assert "".join(order) == "abc", "in the order in which they came"
+    for task in tasks[len(order) :]:
+        door.leave("x", 0.01)
+        await task
+
+
+async def test_whoever_comes_when_all_have_worked_for_long_is_no_overload(clock: Clock) -> None:
+    door = full(clock)
+    await door.enter()
+    clock.now += PATIENCE + 1
+    (waiting,), _ = await queue(door, "a")
+    assert not door.overloaded
+    door.leave("x", 0.01)
+    await waiting
+
+
+async def test_an_overload_is_over_when_few_are_refused(clock: Clock) -> None:
     door = full(clock)
     await door.enter()
     tasks, _ = await queue(door, *"ab")
@@ -104,9 +142,31 @@ async def test_an_empty_line_ends_no_overload_while_somebody_is_refused(clock: C
         await asyncio.sleep(0)
     assert await asyncio.gather(*tasks, return_exceptions=True) != [None] * len(tasks)
     clock.now += PATIENCE - 1
-    assert door.overloaded, "refused a moment ago"
+    assert door.overloaded, "the line is empty, but that may be for a moment"
     clock.now += 2
+    assert door.overloaded, "many were refused"
+    for _ in range(3):
+        door.leave("x", 0.01)
+    clock.now += PATIENCE + 1
     assert not door.overloaded
+
+
+async def test_refusals_are_told_together_some_at_a_time(clock: Clock) -> None:
+    refusals = Refusals(PATIENCE, clock)
+    told: list[int] = []
+
+    async def refuse(n: int) -> None:
+        await refusals.turn()
+        told.append(n)
+
+    tasks = [asyncio.create_task(refuse(n)) for n in range(3 * TOLD_TOGETHER)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()  # who goes away is nobody to be told
+    await tasks[TOLD_TOGETHER]
+    assert told == list(range(1, TOLD_TOGETHER + 1))
+    clock.now += PATIENCE + 1
+    await tasks[TOLD_TOGETHER + 1]
+    assert told == list(range(1, 3 * TOLD_TOGETHER)), "nobody waits longer than they may"
 
 
 async def test_whoever_is_turned_away_is_not_read(clock: Clock) -> None:
@@ -114,7 +174,7 @@ async def test_whoever_is_turned_away_is_not_read(clock: Clock) -> None:
     await door.enter()
     _, passed = await queue(door, "a", "b")
     clock.now += PATIENCE + 1
-    await queue(door, *"cdef")
+    assert not door.turn_away(), "one may wait for the one who is answered"
     sent: list[Message] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

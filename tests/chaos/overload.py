@@ -4,7 +4,9 @@ One service with four parts of MovieLens-100K. Its capacity is measured first, t
 around it, before the overload and after it again: the peak is the rate with the most good answers a second, the mean of
 both times. In between they arrive at five times the capacity. Good
 answers must go on at 80 % of the peak, their 99th percentile may at most double, whatever is refused must say when to
-come again, and somebody who looks whether the service is alive must hear so within 100 ms.
+come again, and somebody who looks whether the service is alive must hear so within 100 ms. Last comes a crowd that
+waits for nothing: everybody in it sends the next request as soon as the last is answered, refused or not. Good answers
+must go on at 80 % of the peak for it as well.
 
 Service and database get the first half of the cores and the generator the rest: its work grows five-fold with the rate,
 and on common cores it would take from the service what the service is then blamed for. `--together` shares them.
@@ -39,6 +41,8 @@ CONNECTIONS = 8
 AROUND = (0.8, 1.0, 1.2)
 """Rates, in shares of the capacity, among which the peak is looked for."""
 OVERLOAD = 5.0
+CROWD = 512
+"""Connections that send again at once, whatever they are told."""
 LOOK_SECONDS = 0.1
 """Pause between two looks at `/livez`."""
 
@@ -130,6 +134,7 @@ class Outcome:
     """Before and after the overload."""
     overload: Level
     looks: Looks
+    crowd: closed_loop.Result
 
     @property
     def peak(self) -> Level:
@@ -147,6 +152,8 @@ class Outcome:
         found = self.mistakes()
         if self.overload.goodput < 0.8 * self.peak.goodput:
             found.append("goodput under 80 % of the peak")
+        if self.crowd.rate < 0.8 * self.peak.goodput:
+            found.append("goodput under 80 % of the peak for a crowd that waits for nothing")
         if self.overload.ms(0.99) > 2 * self.peak.ms(0.99):
             found.append("accepted p99 more than doubled")
         if max(self.looks.seconds) > 0.1:
@@ -169,23 +176,27 @@ def run(
     with warmstart(folder, checkpoint_dir=stock, database_url=database_url, learn_seconds=0) as server:
         os.sched_setaffinity(0, asking)  # of what is started from now on as well
         bodies = [json.dumps({**body, "k": 10, "exploration": EXPLORATION}) for body in questions(movies)]
-        capacity = measured(server, bodies, settling)
+        capacity = closed(server, bodies, CONNECTIONS, settling).rate
         print(f"capacity {capacity:.0f} requests/s (closed loop, {CONNECTIONS} connections)", flush=True)
         before = [level(server, bodies, capacity, share, settling) for share in AROUND]
         looks = Looks(server.url)
         looks.start()
         overload = level(server, bodies, capacity, OVERLOAD, seconds)
         looks.stop()
+        crowd = closed(server, bodies, CROWD, settling)
+        print(
+            f"{CROWD} connections  good {crowd.rate:.1f}/s  refused {crowd.refused / crowd.seconds:.0f}/s", flush=True
+        )
         after = [level(server, bodies, capacity, share, settling) for share in AROUND]
-    return Outcome(list(zip(before, after, strict=True)), overload, looks)
+    return Outcome(list(zip(before, after, strict=True)), overload, looks, crowd)
 
 
-def measured(server: Server, bodies: Sequence[str], seconds: float) -> float:
-    """Requests a second that are answered when a few connections send as fast as they are."""
+def closed(server: Server, bodies: Sequence[str], connections: int, seconds: float) -> closed_loop.Result:
+    """What comes of connections that each send the next request as soon as the last is answered."""
     requests = [closed_loop.request("POST", PATH, body.encode()) for body in bodies]
     return closed_loop.run(
-        closed_loop.Job(port=server.port, requests=requests, connections=CONNECTIONS, seconds=seconds)
-    ).rate
+        closed_loop.Job(port=server.port, requests=requests, connections=connections, seconds=seconds)
+    )
 
 
 def level(server: Server, bodies: Sequence[str], capacity: float, share: float, seconds: float) -> Level:
