@@ -1,6 +1,6 @@
 """Cold-start answers over HTTP, as a share of what a bare FastAPI application answers on the same machine.
 
-    python -m benchmarks.serving [--seconds 4] [--rounds 3] [--connections 1,32] [--recommender maml] [--json PATH]
+    python -m benchmarks.serving [--seconds 4] [--rounds 3] [--connections 1,32,256] [--recommender maml] [--json PATH]
 
 The service runs as it does for anybody: SQLite with synchronous FULL, each slate committed before its answer, one
 `maml` checkpoint whose head adapts in closed form, over a catalogue as large as MovieLens-1M's. A request carries 20
@@ -59,7 +59,7 @@ class Line:
 def main(
     seconds: Annotated[float, typer.Option(help="Length of one round.")] = 4.0,
     rounds: Annotated[int, typer.Option(help="Rounds of each.")] = 3,
-    connections: Annotated[str, typer.Option(help="Numbers of connections.")] = "1,32",
+    connections: Annotated[str, typer.Option(help="Numbers of connections.")] = "1,32,256",
     recommender: Annotated[str, typer.Option(help="What the checkpoint is.")] = "maml",
     json_path: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:

@@ -204,7 +204,10 @@ class ServedDomain:
         if not any(part.served.name in served for part in self.parts):
             return self
         parts = [replace(part, served=served.get(part.served.name, part.served)) for part in self.parts]
-        return replace(self, parts=tuple(parts))
+        made = replace(self, parts=tuple(parts))
+        if "content_rows" in self.__dict__:  # the items are the same
+            made.__dict__["content_rows"] = self.content_rows
+        return made
 
     @property
     def schedule(self) -> str:
@@ -252,6 +255,14 @@ class ServedDomain:
         """(n, F) the items' encoded attributes, each row of length 1, or 0 where nothing is known of the item."""
         encoder = self.parts[0].served.recommender.schema.item_attributes
         return normalize(encoder.encode([item.attributes for item in self.shelf.items]))
+
+    def most_alike(self, local: int, k: int) -> list[tuple[int, float]]:
+        """(item, cosine of its content with an item's) of the k available ones that are most like it, likest first."""
+        likeness = (self.content_rows @ self.content_rows[local]).numpy()
+        likeness[self.shelf.unavailable] = -np.inf
+        likeness[local] = -np.inf
+        best = np.argsort(-likeness, kind="stable")[:k].tolist()
+        return [(i, float(likeness[i])) for i in best if np.isfinite(likeness[i])]
 
     @cached_property
     def newcomer_order(self) -> Tensor:

@@ -6,9 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from torch.nn.functional import normalize
-
 from app.errors import Problem, invalid
 from app.services import once
 from app.services.installation import Installation
@@ -17,7 +14,7 @@ from app.storage import catalogue, domains
 from app.storage.database import Connection
 from app.storage.records import NamedWrite, NewDomain, NewItem, StoredDomain, StoredItem, Written
 from models.datasets.images import PictureError, content_of, thumbnail
-from models.datasets.schema import AttributeEncoder, AttributeKind
+from models.datasets.schema import AttributeKind
 
 MAX_PIXELS = 4_000_000
 """Of a picture of an item: a small file can unpack to a large one."""
@@ -122,21 +119,16 @@ async def similar(installation: Installation, domain: str, item_id: str, k: int)
     snapshot = await installation.fresh()
     if domain not in snapshot.domains:
         raise Problem("not-found", "No domain has that name.")
-    shelf = snapshot.domains[domain].shelf
-    local = shelf.local_of.get(item_id)
+    served = snapshot.domains[domain]
+    items = served.shelf.items
+    local = served.shelf.local_of.get(item_id)
     if local is None:
         raise Problem("not-found", "No item here has that id.")
-    parts = snapshot.domains[domain].parts
-    encoder: AttributeEncoder = parts[0].served.recommender.schema.item_attributes
-    rows = normalize(encoder.encode([item.attributes for item in shelf.items]))
-    likeness = (rows @ rows[local]).numpy()
-    likeness[shelf.unavailable] = -np.inf
-    likeness[local] = -np.inf
-    best = np.argsort(-likeness, kind="stable")[:k]
+    # In a thread: the first time since the catalogue has changed takes long.
+    alike = await asyncio.to_thread(served.most_alike, local, k)
     return [
-        {"item_id": shelf.items[i].item_id, "title": shelf.items[i].title, "similarity": round(float(likeness[i]), 4)}
-        for i in best
-        if np.isfinite(likeness[i])
+        {"item_id": items[i].item_id, "title": items[i].title, "similarity": round(likeness, 4)}
+        for i, likeness in alike
     ]
 
 

@@ -40,10 +40,11 @@ _PUT = BulkInsert(_ITEMS, _COLUMNS, _replaced)
 _FILL_IN = BulkInsert(_ITEMS, _COLUMNS, _filled_in, returning=["key"])
 _ADD = BulkInsert(_ITEMS, _COLUMNS, lambda insert: insert.on_conflict_do_nothing(index_elements=_IDENTITY))
 _WANTED = Each.table("item_ids", _ITEMS.c.item_id.type)
-# A join looks up both columns in the index of their pair. Of items `among` the ids Postgres, while it has no statistics
-# yet, expects few enough in the domain to read them all.
+# An outer join looks up both columns in the index of their pair, for one id after the other. Of items `among` the ids
+# Postgres, while it has no statistics yet, expects few enough in the domain to read them all; and an inner join SQLite
+# turns around, to look for every item of the domain among the ids.
 _EXISTING = select(_ITEMS.c.item_id, _ITEMS.c.key, _bare(_ITEMS.c).label("bare"), _ITEMS.c.deleted).select_from(
-    _WANTED.join(_ITEMS, and_(_ITEMS.c.domain_key == bindparam("domain_key"), _ITEMS.c.item_id == _WANTED.c.value))
+    _WANTED.outerjoin(_ITEMS, and_(_ITEMS.c.domain_key == bindparam("domain_key"), _ITEMS.c.item_id == _WANTED.c.value))
 )
 _SINCE = select(_ITEMS).where(_ITEMS.c.revision > bindparam("revision")).order_by(_ITEMS.c.revision)
 
@@ -164,7 +165,7 @@ async def _existing(
     found: list[Row[Any, Any, Any, Any]] = []
     for portion in portions(item_ids):
         rows = await connection.execute(_EXISTING, {"domain_key": domain_key, "item_ids": list(portion)})
-        found.extend(rows.all())
+        found.extend(row for row in rows if row.key is not None)
     return found
 
 
