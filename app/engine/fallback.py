@@ -7,6 +7,7 @@ so that well-known items come first while nothing is known of the user. f_i is t
 """
 
 import math
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -73,20 +74,24 @@ class Fallback(Recommender):
         return Scores(table["bias"][rows] + self.spread / 4 * likeness)
 
 
-def build(shelf: Shelf, counts: NDArray[np.float64]) -> tuple[Fallback, ItemTable]:
-    """The fallback for a shelf; `counts` is (n, 3): ratings, their sum, events of any kind, by local index."""
+def build(shelf: Shelf) -> tuple[Fallback, ItemTable]:
+    """The fallback for a shelf, before anything is counted."""
     schema = Schema(domains=[shelf.domain], item_attributes=_learn_encoder(shelf))
     recommender = Fallback(RecommenderConfig(), schema)
     recommender.eval().requires_grad_(False)
     texts = [item.title for item in shelf.items]
     content = ItemContent(schema.item_attributes.encode([item.attributes for item in shelf.items]), texts)
     columns = recommender.embed_items(content, 0)
-    middle = float(recommender.middle[0])
-    ratings, total, events = torch.from_numpy(counts).float().unbind(1)
-    fame = FAME * recommender.spread * (1 + events).log() / math.log(2)
-    columns["bias"] = (total + SHRINKAGE * middle) / (ratings + SHRINKAGE) + fame
     n = len(shelf.items)
     return recommender, ItemTable(columns, torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.bool))
+
+
+def counted(recommender: Fallback, table: ItemTable, counts: NDArray[np.float64]) -> ItemTable:
+    """The table by what users did; `counts` is (n, 3): ratings, their sum, events of any kind, by local index."""
+    ratings, total, events = torch.from_numpy(counts).float().unbind(1)
+    fame = FAME * recommender.spread * (1 + events).log() / math.log(2)
+    bias = (total + SHRINKAGE * recommender.middle[0]) / (ratings + SHRINKAGE) + fame
+    return replace(table, columns={**table.columns, "bias": bias})
 
 
 def _learn_encoder(shelf: Shelf) -> AttributeEncoder:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Self
 
-import numpy as np
 import structlog
 
 from app.cache import MemoryCache, RedisCache, UserStateCache
@@ -22,6 +21,7 @@ from app.engine.runtime import Runtime, Snapshot
 from app.services import access
 from app.services.access import Keyring
 from app.services.coalesce import Coalescer
+from app.services.counts import LiveCounts
 from app.services.exploration import Policies
 from app.services.flights import Flights
 from app.services.following import Following
@@ -40,7 +40,7 @@ from models.datasets.schema import Domain
 log = structlog.get_logger()
 
 CATCH_UP_SECONDS = 30.0
-"""Time that a start takes at most to learn what came in about items; the rest is learnt while it serves."""
+"""Time that a start takes at most to count what came in about items, and to learn it; the rest is for later."""
 
 ASKED: ContextVar[Revisions | None] = ContextVar("asked", default=None)
 """The revisions that were read when the request was asked that is being answered."""
@@ -96,6 +96,7 @@ class Installation:
         self._erasures = 0
         self._retired_to = 0
         self.limiter = RateLimiter(settings.redis_url, f"warmstart:{number:x}")
+        self.counts = LiveCounts(database)
         self._counted_at: dict[str, float] = {}
         self.learner = Learner(database, self.runtime, settings, self.change, self.fresh, number)
 
@@ -132,7 +133,9 @@ class Installation:
         return made
 
     async def warm_up(self) -> None:
-        """Learn what came in about items, answer practice questions, and be ready."""
+        """Count and learn what came in about items, answer practice questions, and be ready."""
+        if any(domain.fallback for domain in self.runtime.now.domains.values()):
+            await self.counts.catch_up(CATCH_UP_SECONDS)
         await self.learner.catch_up(CATCH_UP_SECONDS)
         await asyncio.to_thread(settle, self.runtime.warm_up)
         self.learner.start()
@@ -203,21 +206,15 @@ class Installation:
                     await self._follow_catalogue()
 
     async def refresh_counts(self, domain: str) -> Snapshot:
-        """Read the live counts of a domain without checkpoints again, unless that was done a moment ago."""
+        """Bring the live counts of a domain up to date, unless that was done a moment ago."""
         clock = asyncio.get_running_loop().time()
         if clock - self._counted_at.get(domain, -1e9) < self.settings.live_counts_seconds:
             return self.runtime.now
         self._counted_at[domain] = clock
-        async with self.database.read() as connection:
-            counted = await catalogue.counts(connection, self.domains[domain].key)
+        await self.counts.follow()
         async with self.change:
-            whole = self.runtime.now.catalogue
-            counts = np.zeros((len(whole.shelves[domain].items), 3))
-            for row in counted:
-                position = whole.position_of.get(row.item_key)
-                if position is not None:
-                    counts[whole.local[position]] = (row.n_ratings, row.sum_ratings, row.n_events)
-            self.runtime.count(domain, counts)
+            keys = self.runtime.now.catalogue.shelves[domain].keys.tolist()
+            await asyncio.to_thread(lambda: self.runtime.count(domain, self.counts.of(keys)))
         return self.runtime.now
 
     async def _follow_erasures(self) -> None:

@@ -18,7 +18,7 @@ from app.engine.answering import Known
 from app.engine.catalogue import Catalogue
 from app.engine.learning import ItemEvent, ItemEvents, seen_through, teaches
 from app.engine.runtime import Runtime
-from app.services.tail import LATE_KEYS, Tail
+from app.services.tail import ItemLog
 from app.settings import Settings
 from app.storage import item_events, users
 from app.storage.database import Connection, Database
@@ -55,7 +55,7 @@ class Learner:
         self._change = change
         self._fresh = fresh
         self._installation = installation
-        self._tails: dict[str, Tail[int, int]] = {}
+        self._log = ItemLog()
         self._touched: set[int] = set()
         self._dirty: dict[int, None] = {}
         self._all = True
@@ -114,16 +114,10 @@ class Learner:
 
     async def _look(self) -> None:
         """Find out which items have something new."""
-        now = time.monotonic()
         async with self._database.read() as connection:
-            for name in ("interactions", "withdrawals"):
-                if name not in self._tails:
-                    last_key = await item_events.last_key(connection, name)
-                    self._tails[name] = Tail(max(0, last_key - LATE_KEYS))
-                tail = self._tails[name]
-                found = tail.new(await item_events.since(connection, name, tail.after), now)
-                self._touched.update(found)
-                self._dirty.update(dict.fromkeys(found))
+            found = await self._log.new(connection)
+            self._touched.update(found)
+            self._dirty.update(dict.fromkeys(found))
             if self._all:
                 served = self._runtime.now.served.values()
                 seen = min((seen_through(one, self._installation) for one in served), default=0)

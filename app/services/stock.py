@@ -35,7 +35,7 @@ async def put_domain(installation: Installation, domain: NewDomain) -> bool:
     scale = (domain.rating_min, domain.rating_max)
     if old is not None and (old.rating_min, old.rating_max) != scale:
         async with installation.database.read() as connection:
-            if await catalogue.counts(connection, old.key):
+            if await catalogue.is_touched(connection, old.key):
                 raise invalid("/rating_min", "the scale of a domain with interactions cannot be changed")
     return await installation.database.transact(work)
 

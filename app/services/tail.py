@@ -1,7 +1,11 @@
 """Following a log by its keys, which may become visible out of order."""
 
+import time
 from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
+
+from app.storage import item_events
+from app.storage.database import Connection
 
 LATE_SECONDS = 30.0
 """How long after a later key an earlier one may still be committed on Postgres."""
@@ -31,3 +35,21 @@ class Tail(Generic[K, V]):
         """Nothing comes before that key any more."""
         self.after = max(self.after, key)
         self._seen = {seen: when for seen, when in self._seen.items() if seen > self.after}
+
+
+class ItemLog:
+    """What has happened to items: both the log of interactions and that of those taken back, followed from now on."""
+
+    def __init__(self) -> None:
+        self._tails: dict[str, Tail[int, int]] = {}
+
+    async def new(self, connection: Connection) -> list[int]:
+        """Keys of items that something has happened to since the last look; some may come once more than they need."""
+        changed: list[int] = []
+        for name in ("interactions", "withdrawals"):
+            if name not in self._tails:
+                last_key = await item_events.last_key(connection, name)
+                self._tails[name] = Tail(max(0, last_key - LATE_KEYS))
+            tail = self._tails[name]
+            changed += tail.new(await item_events.since(connection, name, tail.after), time.monotonic())
+        return changed

@@ -12,7 +12,7 @@ from sqlalchemy import Row, and_, bindparam, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.storage import revisions, tables
-from app.storage.batches import BulkInsert, Each, portions
+from app.storage.batches import BulkInsert, Each, among, portions
 from app.storage.records import ItemCounts, NewItem, StoredItem, Written
 
 _ITEMS = tables.items
@@ -45,6 +45,36 @@ _WANTED = Each.table("item_ids", _ITEMS.c.item_id.type)
 # turns around, to look for every item of the domain among the ids.
 _EXISTING = select(_ITEMS.c.item_id, _ITEMS.c.key, _bare(_ITEMS.c).label("bare"), _ITEMS.c.deleted).select_from(
     _WANTED.outerjoin(_ITEMS, and_(_ITEMS.c.domain_key == bindparam("domain_key"), _ITEMS.c.item_id == _WANTED.c.value))
+)
+_EVENTS = (
+    select(
+        _INTERACTIONS.c.item_key,
+        _INTERACTIONS.c.value,
+        and_(_INTERACTIONS.c.kind == "rating", _INTERACTIONS.c.value.is_not(None)).label("is_rating"),
+        func.row_number()
+        .over(
+            partition_by=(_INTERACTIONS.c.item_key, _INTERACTIONS.c.user_key, _INTERACTIONS.c.kind),
+            order_by=(_INTERACTIONS.c.occurred_at.desc(), _INTERACTIONS.c.key.desc()),
+        )
+        .label("age"),
+    )
+    .where(among(_INTERACTIONS.c.item_key, "item_keys"))
+    .subquery()
+)
+_STANDING = and_(_EVENTS.c.is_rating, _EVENTS.c.age == 1)
+_COUNTS = select(
+    _EVENTS.c.item_key,
+    func.sum(case((_STANDING, 1), else_=0)),
+    func.sum(case((_STANDING, _EVENTS.c.value), else_=0.0)),
+    func.count(),
+).group_by(_EVENTS.c.item_key)
+_TOUCHED = (
+    select(_ITEMS.c.key)
+    .where(
+        _ITEMS.c.domain_key == bindparam("domain_key"),
+        select(_INTERACTIONS.c.key).where(_INTERACTIONS.c.item_key == _ITEMS.c.key).exists(),
+    )
+    .limit(1)
 )
 _SINCE = select(_ITEMS).where(_ITEMS.c.revision > bindparam("revision")).order_by(_ITEMS.c.revision)
 
@@ -131,32 +161,14 @@ async def items_since(connection: AsyncConnection, revision: int) -> list[Stored
     return sorted(found, key=attrgetter("key"))
 
 
-async def counts(connection: AsyncConnection, domain_key: int) -> list[ItemCounts]:
-    """Of each item that anybody touched: ratings, their sum, and events."""
-    events = (
-        select(
-            _INTERACTIONS.c.item_key,
-            _INTERACTIONS.c.value,
-            and_(_INTERACTIONS.c.kind == "rating", _INTERACTIONS.c.value.is_not(None)).label("is_rating"),
-            func.row_number()
-            .over(
-                partition_by=(_INTERACTIONS.c.item_key, _INTERACTIONS.c.user_key, _INTERACTIONS.c.kind),
-                order_by=(_INTERACTIONS.c.occurred_at.desc(), _INTERACTIONS.c.key.desc()),
-            )
-            .label("age"),
-        )
-        .join(_ITEMS, _ITEMS.c.key == _INTERACTIONS.c.item_key)
-        .where(_ITEMS.c.domain_key == domain_key)
-        .subquery()
-    )
-    standing = and_(events.c.is_rating, events.c.age == 1)
-    grouped = select(
-        events.c.item_key,
-        func.sum(case((standing, 1), else_=0)),
-        func.sum(case((standing, events.c.value), else_=0.0)),
-        func.count(),
-    ).group_by(events.c.item_key)
-    return [ItemCounts(*row) for row in await connection.execute(grouped)]
+async def counts(connection: AsyncConnection, item_keys: Sequence[int]) -> list[ItemCounts]:
+    """Of each of the items that anybody touched: ratings, their sum, and events."""
+    return [ItemCounts(*row) for row in await connection.execute(_COUNTS, {"item_keys": list(item_keys)})]
+
+
+async def is_touched(connection: AsyncConnection, domain_key: int) -> bool:
+    """Whether there is an interaction with an item of the domain."""
+    return (await connection.execute(_TOUCHED, {"domain_key": domain_key})).first() is not None
 
 
 async def _existing(

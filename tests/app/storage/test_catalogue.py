@@ -262,7 +262,8 @@ async def test_counts_are_those_of_standing_ratings_and_of_all_events(
         await interactions.add(connection, events, NOW, DIGESTS)
     async with database.read() as connection:
         keys = await catalogue.keys_of(connection, movies.key, ["heat", "alien"])
-        counts = await catalogue.counts(connection, movies.key)
+        counts = await catalogue.counts(connection, list(keys.values()))
+        assert await catalogue.is_touched(connection, movies.key)
     assert sorted(counts, key=lambda count: count.n_events) == [
         ItemCounts(keys["alien"], n_ratings=0, sum_ratings=0.0, n_events=1),
         ItemCounts(keys["heat"], n_ratings=2, sum_ratings=pytest.approx(7.5), n_events=5),
