@@ -7,6 +7,7 @@ then on for those items alone that something has happened to.
 import asyncio
 import time
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import structlog
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from app.services.tail import ItemLog
 from app.storage import catalogue, item_events
-from app.storage.database import Database
+from app.storage.database import Connection, Database
 from app.storage.errors import StorageUnavailable
 from app.storage.records import ItemCounts
 
@@ -30,25 +31,32 @@ class LiveCounts:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._log = ItemLog()
+        self._changed: dict[int, None] = {}
+        """Items to count again."""
         self._waiting: dict[int, None] | None = None
+        """Items that have not been counted yet; None until they are known."""
         self._counts: dict[int, ItemCounts] = {}
         self._turn = asyncio.Lock()
 
     async def follow(self) -> None:
         """Count what has changed, and some of what has not been counted yet. Raises StorageUnavailable."""
         async with self._turn, self._database.read() as connection:
-            changed = await self._log.new(connection)
+            self._changed.update(dict.fromkeys(await self._log.new(connection)))
             if self._waiting is None:
                 self._waiting = dict.fromkeys(await item_events.touched(connection, 0))
-            first = dict.fromkeys(changed)
-            some = [*first, *(key for key in self._waiting if key not in first)][: max(PORTION, len(first))]
-            for start in range(0, len(some), PORTION):
-                portion = some[start : start + PORTION]
-                found = {one.item_key: one for one in await catalogue.counts(connection, portion)}
-                for key in portion:
-                    self._counts.pop(key, None)
-                    self._waiting.pop(key, None)
-                self._counts.update(found)
+            while self._changed:
+                await self._count(connection, self._changed)
+            if self._waiting:
+                await self._count(connection, self._waiting)
+
+    async def _count(self, connection: Connection, items: dict[int, None]) -> None:
+        portion = list(islice(items, PORTION))
+        found = {one.item_key: one for one in await catalogue.counts(connection, portion)}
+        self._counts.update(found)
+        for key in portion:
+            if key not in found:
+                self._counts.pop(key, None)
+            del items[key]
 
     async def catch_up(self, limit_seconds: float) -> None:
         """Count everything, for so long at most; `follow` goes on with the rest."""

@@ -44,12 +44,15 @@ class ItemLog:
         self._tails: dict[str, Tail[int, int]] = {}
 
     async def new(self, connection: Connection) -> list[int]:
-        """Keys of items that something has happened to since the last look; some may come once more than they need."""
-        changed: list[int] = []
+        """Keys of items that something has happened to since the last look; some may come once more than they need.
+
+        Where one of the logs cannot be read, neither counts as read.
+        """
+        rows: dict[str, list[tuple[int, int]]] = {}
         for name in ("interactions", "withdrawals"):
             if name not in self._tails:
                 last_key = await item_events.last_key(connection, name)
                 self._tails[name] = Tail(max(0, last_key - LATE_KEYS))
-            tail = self._tails[name]
-            changed += tail.new(await item_events.since(connection, name, tail.after), time.monotonic())
-        return changed
+            rows[name] = await item_events.since(connection, name, self._tails[name].after)
+        now = time.monotonic()
+        return [item_key for name, found in rows.items() for item_key in self._tails[name].new(found, now)]

@@ -6,8 +6,9 @@ import pytest
 
 from app.services import counts as live
 from app.services.counts import LiveCounts
-from app.storage import catalogue, interactions, personal
+from app.storage import catalogue, interactions, item_events, personal
 from app.storage.database import Database
+from app.storage.errors import StorageUnavailable
 from app.storage.records import NewInteraction, StoredDomain
 from tests.app.storage.conftest import DIGESTS, NOW, erase
 
@@ -70,3 +71,26 @@ async def test_what_was_there_before_is_counted_some_at_a_time(
     assert [sum(row[0] for row in await counted(behind, item_keys)) for _ in range(3)] == [2, 4, 5]
     assert behind.of([-1]).tolist() == [[0, 0, 0]]
     assert behind.of([]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("step", ["counts", "since"])
+async def test_nothing_is_missed_where_storage_fails_in_between(
+    database: Database, movies: StoredDomain, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    await rate(database, movies, "ada", 1, 2, 3, 4, 5)
+    item_keys = await keys(database, movies)
+    followed = LiveCounts(database)
+    await followed.catch_up(60.0)
+    await rate(database, movies, "bob", 5)
+    with monkeypatch.context() as broken:
+
+        async def unavailable(*given: object) -> list[tuple[int, int]]:
+            if "interactions" in given:  # the first of the two logs can be read
+                return await since(*given)  # type: ignore[arg-type]
+            raise StorageUnavailable("gone")
+
+        since = item_events.since
+        broken.setattr({"counts": catalogue, "since": item_events}[step], step, unavailable)
+        with pytest.raises(StorageUnavailable):
+            await followed.follow()
+    assert (await counted(followed, item_keys))[0] == [2, 6, 2]
