@@ -50,6 +50,19 @@ async def test_a_new_item_is_what_people_say_it_is(start: Start, recommender: st
         assert unrated == before[2]
 
 
+async def test_what_items_are_like_is_kept_while_rows_are_learnt(start: Start) -> None:
+    """To encode a large catalogue takes long, and ratings do not change what it is like."""
+    async with start(checkpoints=("bias",), **SLOW) as service:
+        await put_new_item(service)
+        await service.get(f"/v1/items/films/{NEW}/similar")
+        before = service.installation.runtime.now.domains["films"]
+        await service.rate("somebody", {NEW: 5})
+        await learn(service)
+        after = service.installation.runtime.now.domains["films"]
+        assert after is not before
+        assert after.content_rows is before.content_rows
+
+
 async def test_a_restart_learns_the_same_rows_again(start: Start) -> None:
     """Bit for bit, however the ratings came in and were learnt from in between."""
     async with start(**SLOW) as service:
