@@ -30,8 +30,7 @@ class Door:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and has_deadline(scope["path"]) and self.admission.turn_away():
-            await self.admission.refusals.turn()
-            await _REFUSAL(scope, receive, send)
+            await _refuse(self.admission, scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
@@ -54,8 +53,7 @@ class LoadShedding:
         try:
             await self.admission.enter()
         except Refused:
-            await self.admission.refusals.turn()
-            await _REFUSAL(scope, receive, send)
+            await _refuse(self.admission, scope, receive, send)
             return
         started = time.monotonic()
         timer = asyncio.get_running_loop().call_later(deadline - started, answer.expire)
@@ -93,6 +91,11 @@ class _Answer:
             detail = "" if self._scope["method"] == "GET" else UNKNOWN_OUTCOME
             response = problem_response("deadline-exceeded", detail)
             self._expired = asyncio.create_task(response(self._scope, self._receive, self._send))
+
+
+async def _refuse(admission: Admission, scope: Scope, receive: Receive, send: Send) -> None:
+    await admission.refusals.turn()
+    await _REFUSAL(scope, receive, send)
 
 
 def has_deadline(path: str) -> bool:

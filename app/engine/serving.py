@@ -1,7 +1,7 @@
 """Checkpoints in service: item tables that follow the catalogue, and the parts that answer for a domain."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 
@@ -198,16 +198,15 @@ class ServedDomain:
     blend: Blend | None
     fallback: str | None
     """What was missing, for the caller; None where a checkpoint answers."""
+    of_items: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    """What was made from the items alone, once it was asked for; the same under other tables."""
 
     def with_tables(self, served: Mapping[str, Served]) -> "ServedDomain":
         """The same with other tables of some checkpoints, whose items have the same rows."""
         if not any(part.served.name in served for part in self.parts):
             return self
         parts = [replace(part, served=served.get(part.served.name, part.served)) for part in self.parts]
-        made = replace(self, parts=tuple(parts))
-        if "content_rows" in self.__dict__:  # the items are the same
-            made.__dict__["content_rows"] = self.content_rows
-        return made
+        return replace(self, parts=tuple(parts))
 
     @property
     def schedule(self) -> str:
@@ -250,11 +249,13 @@ class ServedDomain:
         """Factor on the mixed standard deviation."""
         return self.blend.bucket(support_size, source_size).std_scale if self.blend else 1.0
 
-    @cached_property
+    @property
     def content_rows(self) -> Tensor:
         """(n, F) the items' encoded attributes, each row of length 1, or 0 where nothing is known of the item."""
-        encoder = self.parts[0].served.recommender.schema.item_attributes
-        return normalize(encoder.encode([item.attributes for item in self.shelf.items]))
+        if "content" not in self.of_items:
+            encoder = self.parts[0].served.recommender.schema.item_attributes
+            self.of_items["content"] = normalize(encoder.encode([item.attributes for item in self.shelf.items]))
+        return self.of_items["content"]
 
     def most_alike(self, local: int, k: int) -> list[tuple[int, float]]:
         """(item, cosine of its content with an item's) of the k available ones that are most like it, likest first."""

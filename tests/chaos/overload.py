@@ -145,6 +145,8 @@ class Outcome:
         """Wrong however slow the machine is; empty is good."""
         levels = [level for both in self.around for level in both]
         wrong = [mistake for level in (*levels, self.overload) for mistake in level.mistakes()]
+        if self.crowd.refused and "\r\nretry-after: " not in self.crowd.first_refused.lower():
+            wrong.append(f"told a crowd: {self.crowd.first_refused[:100]}")
         return wrong + [f"/livez: {failure}" for failure in self.looks.failures]
 
     def shortcomings(self) -> list[str]:

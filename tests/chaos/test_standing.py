@@ -29,6 +29,15 @@ def test_overload_is_refused_as_it_should_be(tmp_path: Path) -> None:
         assert {answer.status for answer in after.answers()} == {200}
 
 
+def test_a_crowd_that_waits_for_nothing_does_not_take_the_time_for_answers(tmp_path: Path) -> None:
+    """It asks again as soon as it is refused; told at once, there were hundreds of refusals for each answer."""
+    stock = stocked(tmp_path / "checkpoints")
+    with warmstart(tmp_path, checkpoint_dir=stock, max_working=4, max_queue=16, learn_seconds=0) as server:
+        crowd = overload.closed(server, bodies(), connections=256, seconds=3)
+    assert 0 < crowd.refused < 20 * crowd.completed
+    assert "\r\nretry-after: 1\r\n" in crowd.first_refused.lower()
+
+
 def test_nobody_notices_a_stop(tmp_path: Path) -> None:
     assert Settings().keep_alive_seconds > balancer.IDLE_SECONDS
     outcome = shutdown.run(tmp_path, stops=1, seconds_a_stop=10, settings={}, rate=20)
