@@ -7,7 +7,9 @@ so that well-known items come first while nothing is known of the user. f_i is t
 """
 
 import math
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -16,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from app.engine.catalogue import Shelf
-from models.datasets.dataset import Dataset
-from models.datasets.schema import AttributeEncoder, AttributeKind, Schema
+from app.engine.catalogue import CatalogueItem, Shelf
+from models.datasets.dataset import Dataset, item_content
+from models.datasets.schema import AttributeEncoder, AttributeField, Schema, values_of, vocabulary
 from models.recommender import (
     Columns,
     Evidence,
@@ -74,32 +76,78 @@ class Fallback(Recommender):
         return Scores(table["bias"][rows] + self.spread / 4 * likeness)
 
 
-def build(shelf: Shelf) -> tuple[Fallback, ItemTable]:
-    """The fallback for a shelf, before anything is counted."""
-    schema = Schema(domains=[shelf.domain], item_attributes=_learn_encoder(shelf))
-    recommender = Fallback(RecommenderConfig(), schema)
-    recommender.eval().requires_grad_(False)
-    texts = [item.title for item in shelf.items]
-    content = ItemContent(schema.item_attributes.encode([item.attributes for item in shelf.items]), texts)
-    columns = recommender.embed_items(content, 0)
-    n = len(shelf.items)
-    return recommender, ItemTable(columns, torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.bool))
+Values = dict[str, Counter[str]]
+"""Name of an attribute → how many times each of its values is given."""
 
 
-def counted(recommender: Fallback, table: ItemTable, counts: NDArray[np.float64]) -> ItemTable:
-    """The table by what users did; `counts` is (n, 3): ratings, their sum, events of any kind, by local index."""
+@dataclass(frozen=True)
+class Described:
+    """A shelf's items as the fallback knows them before anything is counted."""
+
+    shelf: Shelf
+    values: Values
+    recommender: Fallback
+    table: ItemTable
+
+    @classmethod
+    def of(cls, shelf: Shelf) -> "Described":
+        """All items, described from the start."""
+        values: Values = defaultdict(Counter)
+        _count(values, shelf.items, 1)
+        schema = Schema(domains=[shelf.domain], item_attributes=_encoder(values))
+        recommender = Fallback(RecommenderConfig(), schema)
+        recommender.eval().requires_grad_(False)
+        columns = recommender.embed_items(_content(schema, shelf.items), 0)
+        n = len(shelf.items)
+        return cls(shelf, values, recommender, ItemTable(columns, torch.zeros(n).long(), torch.zeros(n).bool()))
+
+    def following(self, shelf: Shelf) -> "Described":
+        """The same for a later state of the shelf: what changed is described, all of it where known values changed."""
+        met = len(self.shelf.items)
+        changed = [i for i, (was, now) in enumerate(zip(self.shelf.items, shelf.items, strict=False)) if was is not now]
+        arrived = shelf.items[met:]
+        values: Values = defaultdict(Counter, {name: counts.copy() for name, counts in self.values.items()})
+        _count(values, [self.shelf.items[i] for i in changed], -1)
+        _count(values, [shelf.items[i] for i in changed] + arrived, 1)
+        schema = self.recommender.schema
+        if shelf.domain != self.shelf.domain or _known(_encoder(values)) != _known(schema.item_attributes):
+            return Described.of(shelf)
+        table = self.table
+        if changed:
+            columns = self.recommender.embed_items(_content(schema, [shelf.items[i] for i in changed]), 0)
+            table = table.with_rows(torch.tensor(changed), columns)
+        if arrived:
+            table = table.appended(self.recommender.embed_items(_content(schema, arrived), 0), 0)
+        return Described(shelf, values, self.recommender, table)
+
+
+def counted(described: Described, counts: NDArray[np.float64]) -> ItemTable:
+    """The items' table by what users did; `counts` is (n, 3), by local index: ratings, their sum, all events."""
     ratings, total, events = torch.from_numpy(counts).float().unbind(1)
+    recommender, table = described.recommender, described.table
     fame = FAME * recommender.spread * (1 + events).log() / math.log(2)
     bias = (total + SHRINKAGE * recommender.middle[0]) / (ratings + SHRINKAGE) + fame
     return replace(table, columns={**table.columns, "bias": bias})
 
 
-def _learn_encoder(shelf: Shelf) -> AttributeEncoder:
-    kinds: dict[str, AttributeKind] = {}
-    for item in shelf.items:
-        for name, value in item.attributes.items():
-            if isinstance(value, list):
-                kinds[name] = "multi"
-            elif isinstance(value, str):
-                kinds.setdefault(name, "categorical")
-    return AttributeEncoder.learn(kinds, [item.attributes for item in shelf.items])
+def _count(values: Values, items: Iterable[CatalogueItem], times: int) -> None:
+    """Count the values of items `times` times more."""
+    for item in items:
+        for name, cell in item.attributes.items():
+            if isinstance(cell, list | str):
+                for value in values_of(cell):
+                    values[name][value] += times
+
+
+def _encoder(values: Values) -> AttributeEncoder:
+    fields = [AttributeField(name=name, kind="multi", vocabulary=vocabulary(counts)) for name, counts in values.items()]
+    return AttributeEncoder(fields=fields)
+
+
+def _known(encoder: AttributeEncoder) -> set[tuple[str, str]]:
+    """(attribute, value) of each column. In which order they stand changes no answer."""
+    return {(field.name, value) for field in encoder.fields for value in field.vocabulary}
+
+
+def _content(schema: Schema, items: Sequence[CatalogueItem]) -> ItemContent:
+    return item_content(schema.item_attributes, [item.title for item in items], [item.attributes for item in items])

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from app.engine import fallback, learning
 from app.engine.catalogue import Catalogue, CatalogueItem, Shelf
-from app.engine.fallback import Fallback
+from app.engine.fallback import Described
 from app.engine.golden import examine, practise
 from app.engine.learning import ItemEvents
 from app.engine.serving import Part, Served, ServedDomain
@@ -24,7 +24,7 @@ from models import checkpoint
 from models.blend import Blend
 from models.checkpoint import CheckpointError
 from models.datasets.schema import Domain
-from models.recommender import ROLES, ItemTable, Role
+from models.recommender import ROLES, Role
 
 log = structlog.get_logger()
 
@@ -66,7 +66,7 @@ class Runtime:
         self.device = device
         self.now = Snapshot()
         self._counts: dict[str, NDArray[np.float64]] = {}
-        self._fallbacks: dict[str, tuple[Shelf, Fallback, ItemTable]] = {}
+        self._fallbacks: dict[str, Described] = {}
 
     def load(self, name: str, digest: str | None = None) -> Served:
         """Read and verify a checkpoint, the one with that digest where one is given. Takes time: call it in a thread.
@@ -182,21 +182,22 @@ class Runtime:
         counts = self._counts.get(name, np.zeros((0, 3)))
         padded = np.zeros((len(shelf.items), 3))
         padded[: len(counts)] = counts[: len(padded)]
-        recommender, described = self._fallback(shelf)
-        table = fallback.counted(recommender, described, padded)
+        described = self._described(shelf)
+        table = fallback.counted(described, padded)
         row_of = torch.full((len(catalogue.items),), -1, dtype=torch.long)
         row_of[torch.from_numpy(shelf.positions)] = torch.arange(len(shelf.items))
-        built_in = Served("", "", recommender, table, row_of, {}, table, np.zeros(len(row_of), np.uint64))
+        built_in = Served("", "", described.recommender, table, row_of, {}, table, np.zeros(len(row_of), np.uint64))
         missing = "no checkpoint that rates is deployed for this domain; ratings come from content and live counts"
         return ServedDomain(shelf, catalogue, (Part("content", built_in, 0, None), *parts), None, missing)
 
-    def _fallback(self, shelf: Shelf) -> tuple[Fallback, ItemTable]:
-        """What answers where no checkpoint does, made once for a shelf: to encode a large one takes long."""
+    def _described(self, shelf: Shelf) -> Described:
+        """What the fallback knows of a shelf, made once: to describe a large one takes long."""
         name = shelf.domain.name
-        if name not in self._fallbacks or self._fallbacks[name][0] is not shelf:
-            self._fallbacks[name] = (shelf, *fallback.build(shelf))
-        _, recommender, described = self._fallbacks[name]
-        return recommender, described
+        if name not in self._fallbacks:
+            self._fallbacks[name] = Described.of(shelf)
+        elif self._fallbacks[name].shelf is not shelf:
+            self._fallbacks[name] = self._fallbacks[name].following(shelf)
+        return self._fallbacks[name]
 
     def _blend(self, domain: str, parts: Sequence[Part]) -> Blend | None:
         """The learnt blend beside the checkpoints that was fitted on exactly these parts, if there is one."""

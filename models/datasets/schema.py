@@ -19,6 +19,10 @@ Attributes = Mapping[str, Any]
 """Raw attributes of one user or item: name → number, string (of an `image` its thumbnail), or strings (`multi`)."""
 
 MULTI_SEPARATOR = "|"
+MIN_COUNT = 2
+"""Times that a value must be seen to become a column."""
+MAX_VOCABULARY = 400
+"""Columns that one attribute may have."""
 GREATEST = 1e15
 """Size of a number at which the mean and the deviation of its attribute stop following it."""
 FARTHEST = 1e6
@@ -106,8 +110,8 @@ class AttributeEncoder(BaseModel):
         cls,
         kinds: Mapping[str, AttributeKind],
         rows: Sequence[Attributes],
-        min_count: int = 2,
-        max_vocabulary: int = 400,
+        min_count: int = MIN_COUNT,
+        max_vocabulary: int = MAX_VOCABULARY,
     ) -> "AttributeEncoder":
         """Vocabularies (values seen `min_count` times or more, the most frequent first) and scales, from raw rows."""
         return cls(fields=[_learn_field(name, kind, rows, min_count, max_vocabulary) for name, kind in kinds.items()])
@@ -161,6 +165,12 @@ def values_of(cell: Any) -> list[str]:
     return [str(value) for value in cell] if isinstance(cell, list | tuple) else [str(cell)]
 
 
+def vocabulary(counts: Counter[str], min_count: int = MIN_COUNT, max_vocabulary: int = MAX_VOCABULARY) -> list[str]:
+    """The values of an attribute that become columns: seen `min_count` times or more, the most frequent first."""
+    known = sorted((v for v, n in counts.items() if n >= min_count), key=lambda v: (-counts[v], v))
+    return known[:max_vocabulary]
+
+
 def _learn_field(
     name: str, kind: AttributeKind, rows: Sequence[Attributes], min_count: int, max_vocabulary: int
 ) -> AttributeField:
@@ -173,8 +183,7 @@ def _learn_field(
     if kind in ("text", "image"):
         return AttributeField(name=name, kind=kind)
     counts = Counter(value for row in rows for value in values_of(row.get(name)))
-    known = sorted((v for v, n in counts.items() if n >= min_count), key=lambda v: (-counts[v], v))
-    return AttributeField(name=name, kind=kind, vocabulary=known[:max_vocabulary])
+    return AttributeField(name=name, kind=kind, vocabulary=vocabulary(counts, min_count, max_vocabulary))
 
 
 class Schema(BaseModel):

@@ -3,10 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from app.engine.catalogue import Catalogue, CatalogueItem
+from app.engine.catalogue import Catalogue, CatalogueItem, Shelf
+from app.engine.fallback import Described
 from app.engine.runtime import Runtime
 from app.engine.serving import Part, Served
 from models import checkpoint
@@ -155,3 +157,34 @@ def test_an_empty_runtime_has_no_domains(tmp_path: Path) -> None:
     made.follow(1, [Domain(name="empty")], [])
     made.warm_up()
     assert made.now.domains["empty"].fallback
+
+
+def test_the_fallback_follows_a_shelf_as_if_it_were_described_anew() -> None:
+    drama, both = {"genres": ["drama"]}, {"genres": ["drama", "war"], "year": 1942}
+    steps = [
+        [item(1, attributes=drama), item(2, attributes=drama), item(3, attributes=both), item(4, attributes=both)],
+        [item(5, attributes={})],  # nothing is known of it
+        [item(1, attributes={"genres": "war"})],  # another of what is known
+        [item(6, attributes={"genres": ["war"]}), item(2, attributes=both)],
+    ]
+    relearnt = [
+        [item(6, attributes={"genres": ["new"]}), item(7, attributes={"genres": ["new"]})],  # a value more
+        [item(i, attributes={"genres": ["drama"]}) for i in range(1, 7)],  # values less
+    ]
+    catalogue, described = Catalogue(), Described.of(Shelf(FILMS, 0, [], np.empty(0, np.int64)))
+    for number, changed in enumerate(steps + relearnt):
+        catalogue, _ = catalogue.followed(number, [FILMS], changed)
+        before, described = described, described.following(catalogue.shelves["films"])
+        anew = Described.of(catalogue.shelves["films"])
+        assert (described.recommender is before.recommender) == (number in (1, 2, 3))
+        alike, expected = (made.table["features"] @ made.table["features"].T for made in (described, anew))
+        assert torch.allclose(alike, expected)
+        assert len(described.table) == len(catalogue.items)
+
+
+def test_the_fallback_describes_a_shelf_anew_when_its_scale_changes() -> None:
+    catalogue, _ = Catalogue().followed(1, [FILMS], [item(1), item(2)])
+    described = Described.of(catalogue.shelves["films"])
+    wider = FILMS.model_copy(update={"rating_max": 10.0})
+    later, _ = catalogue.followed(2, [wider], [])
+    assert described.following(later.shelves["films"]).recommender.schema.domains == [wider]
