@@ -151,7 +151,11 @@ async def service(
         urls = {"database_url": database, "redis_url": valkey.connection_url}
     folder = tmp_path_factory.mktemp(request.param)
     shutil.copytree(trained, folder / "checkpoints")
-    async with running(Settings(data_dir=folder, device="cpu", learn_seconds=0, max_wait_seconds=30, **urls)) as made:
+    # What goes on in the background, tests do themselves: nothing then happens while they look.
+    settings = Settings(
+        data_dir=folder, device="cpu", learn_seconds=0, upkeep_seconds=3600, max_wait_seconds=30, **urls
+    )
+    async with running(settings) as made:
         yield made
 
 
