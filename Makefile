@@ -7,7 +7,8 @@ TYPESCRIPT ?= build/typescript
 DATA ?= $(or $(WARMSTART_DATA_DIR),var)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-SIDE_BY_SIDE := --numprocesses=logical --maxprocesses=4 --dist=loadfile
+# In the order of files, so that those of a few long tests are not left to the end.
+SIDE_BY_SIDE := --numprocesses=logical --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 CHAOS := durability backends database full_disk arms checkpoints contract writes readers retries erasure redis soak overload shutdown reloads
 
 .PHONY: $(shell grep -oE '^[a-z-]+:' $(MAKEFILE_LIST) | tr -d :)
