@@ -29,15 +29,15 @@ from models.datasets.dataset import Dataset
 from models.datasets.description import DatasetError
 from models.datasets.folder import read
 from models.evaluation.draws import DrawsError
-from models.evaluation.protocols import PROTOCOLS, ProtocolOptions
+from models.evaluation.protocols import PROTOCOLS, QUERY_SIZE, SHOTS, ProtocolOptions
 from models.evaluation.significance import paired_bootstrap
 from models.recipes import Recipe, RecipeError, load
 from models.recommender import FitOptions
 from models.training.train import train
 
 FOLDS = 5
-AT_LEAST = 60
-"""Ratings of somebody who is asked: ten questions and a support of fifty, in `kshot`."""
+AT_LEAST = QUERY_SIZE + max(SHOTS)
+"""Ratings of somebody whom `kshot` may ask."""
 ROUNDS = (10, 20, 40, 80, 160)
 """Numbers of trees. All are shown: to choose among them is left to whom it may flatter."""
 CONTENT = 40

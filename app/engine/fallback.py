@@ -102,15 +102,17 @@ class Described:
         return cls(shelf, values, recommender, ItemTable(columns, torch.zeros(n).long(), torch.zeros(n).bool()))
 
     def following(self, shelf: Shelf) -> "Described":
-        """The same for a later state of the shelf: what changed is described, all of it where known values changed."""
+        """The same for another state of the shelf: what changed is described, all of it where known values changed."""
         met = len(self.shelf.items)
+        if shelf.domain != self.shelf.domain or len(shelf.items) < met:
+            return Described.of(shelf)
         changed = [i for i, (was, now) in enumerate(zip(self.shelf.items, shelf.items, strict=False)) if was is not now]
         arrived = shelf.items[met:]
         values: Values = defaultdict(Counter, {name: counts.copy() for name, counts in self.values.items()})
         _count(values, [self.shelf.items[i] for i in changed], -1)
         _count(values, [shelf.items[i] for i in changed] + arrived, 1)
         schema = self.recommender.schema
-        if shelf.domain != self.shelf.domain or _known(_encoder(values)) != _known(schema.item_attributes):
+        if _known(_encoder(values)) != _known(schema.item_attributes):
             return Described.of(shelf)
         table = self.table
         if changed:

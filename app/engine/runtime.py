@@ -191,13 +191,16 @@ class Runtime:
         return ServedDomain(shelf, catalogue, (Part("content", built_in, 0, None), *parts), None, missing)
 
     def _described(self, shelf: Shelf) -> Described:
-        """What the fallback knows of a shelf, made once: to describe a large one takes long."""
-        name = shelf.domain.name
-        if name not in self._fallbacks:
-            self._fallbacks[name] = Described.of(shelf)
-        elif self._fallbacks[name].shelf is not shelf:
-            self._fallbacks[name] = self._fallbacks[name].following(shelf)
-        return self._fallbacks[name]
+        """What the fallback knows of a shelf, made once: to describe a large one takes long.
+
+        A candidate may be tried on an older state of the shelf, in another thread: each has what it asked for.
+        """
+        kept = self._fallbacks.get(shelf.domain.name)
+        if kept is not None and kept.shelf is shelf:
+            return kept
+        made = Described.of(shelf) if kept is None else kept.following(shelf)
+        self._fallbacks[shelf.domain.name] = made
+        return made
 
     def _blend(self, domain: str, parts: Sequence[Part]) -> Blend | None:
         """The learnt blend beside the checkpoints that was fitted on exactly these parts, if there is one."""

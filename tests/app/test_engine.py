@@ -188,3 +188,12 @@ def test_the_fallback_describes_a_shelf_anew_when_its_scale_changes() -> None:
     wider = FILMS.model_copy(update={"rating_max": 10.0})
     later, _ = catalogue.followed(2, [wider], [])
     assert described.following(later.shelves["films"]).recommender.schema.domains == [wider]
+
+
+def test_the_fallback_describes_an_older_state_of_a_shelf_too() -> None:
+    """A candidate is tried on the catalogue that was there when its trial began."""
+    older, _ = Catalogue().followed(1, [FILMS], [item(i, attributes={"genres": ["drama"]}) for i in (1, 2)])
+    later, _ = older.followed(2, [FILMS], [item(3, attributes={"genres": ["drama"]})])
+    described = Described.of(later.shelves["films"]).following(older.shelves["films"])
+    assert len(described.table) == 2
+    assert len(described.following(later.shelves["films"]).table) == 3
